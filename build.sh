@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# One command from a fresh checkout to a built, tested, demonstrated, measured or installed pair of plugins.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+    cat <<'TEXT'
+usage: ./build.sh [COMMAND]
+
+  build           (the default) freeze both plugins into dist/cni-flannel/
+  demo            two pods in private network namespaces reach each other through the built plugins
+  test [ARG...]   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...)
+  bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
+  install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
+
+Each command sets up what it needs: a virtual environment in .venv with the versions pinned in
+pyproject.toml, and, as root where there is apt-get, Debian packages. Nothing is done twice: a second run
+with unchanged inputs starts at once. PYTHON=/path/to/python chooses the interpreter to freeze (3.11 or
+later with a shared libpython); by default the first that fits is taken, Debian's own before others.
+TEXT
+}
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "build.sh: $*"; exit 1; }
+
+# The caller's Python settings are for the caller's Python.
+unset PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE PYTHONOPTIMIZE VIRTUAL_ENV
+
+# ------------------------------------------------------------------------------------------- Debian packages
+
+# require PROGRAM-OR-FILE=PACKAGE...: install the packages whose program or file is missing, or say which.
+require() {
+    local pair missing=()
+    for pair in "$@"; do
+        have "${pair%%=*}" || missing+=("${pair#*=}")
+    done
+    [[ ${#missing[@]} -eq 0 ]] && return
+    if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
+        die "missing: ${missing[*]} (Debian's package names; as root, this script installs them itself)"
+    fi
+    say "apt-get install ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq update >&2
+    apt-get -qq install --no-install-recommends "${missing[@]}" >&2
+}
+
+have() {
+    case $1 in
+        /*) [[ -e $1 ]] ;;
+        *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
+    esac
+}
+
+# ------------------------------------------------------------------------------------------------ Python
+
+# Prints the version (3.11) of a usable interpreter: new enough, and its shared libpython can be loaded.
+python_version() {
+    "$1" -I -S -c '
+import ctypes, os, sys, sysconfig
+assert sys.version_info >= (3, 11)
+name = "libpython%d.%d.so.1.0" % sys.version_info[:2]
+try:
+    ctypes.CDLL(name)
+except OSError:
+    ctypes.CDLL(os.path.join(sysconfig.get_config_var("LIBDIR"), name))
+print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+}
+
+# Sets `python`. Debian's interpreter comes first: a distribution's build is optimised, stripped, and
+# has most of its C modules inside libpython, so that the frozen plugins start faster and are smaller.
+find_python() {
+    local candidate candidates=(/usr/bin/python3.{11..20} python3.{11..20} python3)
+    [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
+        python=$(command -v "$candidate") || continue
+        python_version "$python" >/dev/null && return
+    done
+    [[ -z ${PYTHON:-} ]] || die "$PYTHON is not a Python >= 3.11 with a shared libpython"
+    if [[ -z ${tried_apt:-} ]]; then
+        tried_apt=1
+        local system=/usr/bin/python3 number
+        number=$("$system" -c 'import sys; print("3.%d" % sys.version_info[1])' 2>/dev/null) || number=3.11
+        require "/usr/lib/$(uname -m)-linux-gnu/libpython$number.so.1.0=libpython$number" \
+            "/usr/bin/python$number=python$number"
+        find_python
+        return
+    fi
+    die "no Python >= 3.11 with a shared libpython: install python3.11 and libpython3.11 (Debian), or build" \
+        "one with --enable-shared and name it in PYTHON"
+}
+
+# set_up GROUP: .venv with the dependency group of pyproject.toml (dev includes build).
+set_up() {
+    local group=$1 wanted number
+    find_python
+    wanted="$(readlink -f "$python") $(sha256sum <pyproject.toml)"
+    if [[ $group == build && $(cat .venv/ready.dev 2>/dev/null) == "$wanted" ]]; then return; fi
+    [[ $(cat ".venv/ready.$group" 2>/dev/null) == "$wanted" ]] && return
+    number=$(python_version "$python")
+    if [[ $python == /usr/bin/* ]]; then
+        require "/usr/lib/python$number/ensurepip/__init__.py=python$number-venv"
+    fi
+    if [[ $(readlink -f .venv/bin/python 2>/dev/null) != "$(readlink -f "$python")" ]] ||
+        ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        say "making .venv with $python"
+        rm -rf .venv
+        "$python" -m venv .venv
+    fi
+    say "installing the dependency group '$group' into .venv"
+    .venv/bin/python -m pip --disable-pip-version-check install -q "pip==26.3"
+    .venv/bin/python -m pip --disable-pip-version-check install -q --group "$group"
+    printf '%s' "$wanted" >".venv/ready.$group"
+}
+
+# ------------------------------------------------------------------------------------------------- build
+
+# Hash of everything that goes into the folder; its first digits are part of the contents directory's name.
+inputs() {
+    {
+        printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
+        find cni ipam cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' \) -print0 |
+            LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
+    } | sha256sum | cut -d' ' -f1
+}
+
+build() {
+    require strip=binutils objdump=binutils
+    set_up build
+    local now
+    now=$(inputs)
+    [[ -x dist/cni-flannel/flannel && $(cat build/inputs 2>/dev/null) == "$now" ]] && return
+    say "freezing with $("$python" -V), $python"
+    rm -rf build/dist
+    CNI_FLANNEL_BUILD=${now:0:8} PYTHONHASHSEED=0 PYI_LOG_LEVEL=WARN .venv/bin/python -m PyInstaller \
+        --noconfirm --log-level WARN --distpath build/dist --workpath build/work packaging/plugins.spec
+    local program
+    for program in flannel host-local; do
+        CNI_COMMAND=VERSION "build/dist/cni-flannel/$program" <<<'{"cniVersion":"1.1.0"}' >/dev/null ||
+            die "the frozen $program does not answer VERSION"
+    done
+    mkdir -p dist
+    rm -rf dist/cni-flannel
+    mv build/dist/cni-flannel dist/cni-flannel
+    printf '%s' "$now" >build/inputs
+    say "built dist/cni-flannel: $(du -sb dist/cni-flannel | awk '{printf "%.1f MB", $1 / 1e6}')"
+}
+
+# ------------------------------------------------------------------------------------------ the commands
+
+network_programs=(ip=iproute2 ping=iputils-ping nft=nftables iptables=iptables unshare=util-linux)
+
+run_build() {
+    build
+    say "dist/cni-flannel is ready: ./build.sh demo shows it, ./build.sh install [DIR] installs it"
+}
+
+run_demo() {
+    require "${network_programs[@]}"
+    build
+    locked_off
+    exec .venv/bin/python -I packaging/demo.py
+}
+
+run_test() {
+    require "${network_programs[@]}" strace=strace shellcheck=shellcheck git=git \
+        /usr/lib/cni/bridge=containernetworking-plugins
+    set_up dev
+    build
+    locked_off
+    export CNI_FLANNEL_BIN=${CNI_FLANNEL_BIN:-$PWD/dist/cni-flannel}
+    exec .venv/bin/python -m pytest "$@"
+}
+
+run_bench() {
+    require "${network_programs[@]}" /usr/lib/cni/bridge=containernetworking-plugins
+    build
+    locked_off
+    exec .venv/bin/python -I bench/bench.py "$@"
+}
+
+run_install() {
+    build
+    locked_off
+    exec packaging/install.sh dist/cni-flannel "${1:-/opt/cni/bin}"
+}
+
+# Two runs at once in one checkout: the second waits while the first sets up and builds.
+locked_on() {
+    mkdir -p build
+    exec 9>build/lock
+    flock 9
+}
+
+locked_off() { exec 9>&-; }
+
+main() {
+    local command=${1:-build}
+    [[ $# -eq 0 ]] || shift
+    case $command in
+        -h | --help | help) usage ;;
+        build | demo | test | bench | install)
+            locked_on
+            "run_$command" "$@"
+            ;;
+        *)
+            usage >&2
+            exit 2
+            ;;
+    esac
+}
+
+main "$@"

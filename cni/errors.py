@@ -1,0 +1,84 @@
+"""Errors as the CNI spec's error object (spec section 5, "Error"), and the table of codes.
+
+Knows nothing of verbs, the environment or where an error is printed. Imports nothing.
+Codes below 100 are the spec's; 8 is used by the reference implementation only; from 100 they
+are this project's own.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+INCOMPATIBLE_VERSION = 1
+UNSUPPORTED_FIELD = 2
+UNKNOWN_CONTAINER = 3  # never used: it tells the runtime that nothing needs cleaning up
+INVALID_ENVIRONMENT = 4
+IO_FAILURE = 5
+DECODING_FAILURE = 6
+INVALID_NETWORK_CONFIG = 7
+INVALID_NETNS = 8
+TRY_AGAIN_LATER = 11
+PLUGIN_NOT_AVAILABLE = 50
+LIMITED_CONNECTIVITY = 51
+INTERNAL = 100
+KERNEL_REFUSED = 101
+POOL_EXHAUSTED = 102
+ADDRESS_TAKEN = 103
+BRIDGE_IN_THE_WAY = 104
+DELEGATE_FAILED = 105
+ATTACHMENT_DIFFERS = 106
+
+
+class CNIError(Exception):
+    """What the runtime will read.
+
+    `msg` is lower case: what was attempted, with which value, then the cause. `details` is the
+    remedy, or empty.
+    """
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(code, msg, details)
+        self.code = code
+        self.msg = msg
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.msg}; {self.details}" if self.details else self.msg
+
+    def to_json(self, version: str = "") -> dict[str, Any]:
+        """Return the error object; `version` is the conf's cniVersion, left out while unknown."""
+        document: dict[str, Any] = {"cniVersion": version} if version else {}
+        document["code"] = self.code
+        document["msg"] = self.msg
+        if self.details:
+            document["details"] = self.details
+        return document
+
+
+class Interrupted(BaseException):
+    """A signal asked this call to stop: roll back, then leave.
+
+    Not an Exception, so that no `except Exception` on the way mistakes it for a failed step.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+def combine(what: str, errors: Sequence[CNIError]) -> CNIError:
+    """Make one error of those a clean-up met on its way; `what` is what was being done.
+
+    A single error comes back as it is. Of several, the first gives the code, and every message
+    and detail is kept.
+    """
+    if len(errors) == 1:
+        return errors[0]
+    if not errors:
+        return CNIError(INTERNAL, f"{what}: no error was given")
+    messages = "; ".join(error.msg for error in errors)
+    details = "\n".join(error.details for error in errors if error.details)
+    return CNIError(errors[0].code, f"{what}: {messages}", details)

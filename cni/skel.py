@@ -1,0 +1,284 @@
+"""One call of a plugin from the environment and stdin to stdout and the exit status.
+
+The only place that reads stdin and the environment, prints, or exits. Exactly one JSON document
+goes to stdout. `call` is the same without the process around it, so that a resident process can
+serve it. The order of the checks is that of the reference implementation (pkg/skel/skel.go),
+except that the network namespace is compared with our own before anything is changed, and that
+a verb which the plugin lacks is never a success.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cni import netns, validate, version
+from cni.errors import (
+    DECODING_FAILURE,
+    INTERNAL,
+    INVALID_ENVIRONMENT,
+    IO_FAILURE,
+    TRY_AGAIN_LATER,
+    CNIError,
+    Interrupted,
+)
+from cni.native import signal
+from cni.types import Args
+from cni.wire import canonical, dumps, dumps_pretty, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+_CONF_KEYS = (
+    "cniVersion",
+    "name",
+    "type",
+    "prevResult",
+    "runtimeConfig",
+    "args",
+    "dns",
+    "ipam",
+    "capabilities",
+    "ipMasq",
+    "cni.dev/valid-attachments",
+)
+_PER_ATTACHMENT = ("ADD", "DEL", "CHECK")
+_VERBS = (*_PER_ATTACHMENT, "GC", "STATUS")
+
+
+def run(plugin: Any, about: str) -> NoReturn:
+    """Serve the call that this process was started for, then leave it.
+
+    `plugin` has `cmd_add(args) -> result` and `cmd_del`, `cmd_check`, `cmd_gc`, `cmd_status`
+    that return nothing; any of them may be missing. `about` is the line for a human who starts
+    the program without CNI_COMMAND.
+    """
+    status, output = 1, b""
+    environ: dict[str, str] = {}
+    try:
+        _catch_signals()
+        environ = _environment()
+        if environ.get("CNI_COMMAND"):
+            status, output = _call(plugin, environ, _read_stdin, _note)
+        else:
+            status = _introduce(about, sys.argv[1:])
+    except BaseException as error:  # noqa: BLE001 - the last door: whatever it is, say it
+        output = _error_document(_as_cni_error(error, environ, _note), "")
+    if not _write(1, output):
+        status = 1
+    os._exit(status)
+
+
+def call(
+    plugin: Any,
+    environ: dict[str, str],
+    stdin: bytes,
+    note: Callable[[str], None],
+) -> tuple[int, bytes]:
+    """Serve one call; return the exit status and what belongs on stdout.
+
+    Touches nothing of the process: no stdin, no environment, no signal, no output.
+    """
+    return _call(plugin, environ, lambda: stdin, note)
+
+
+def _call(
+    plugin: Any,
+    environ: dict[str, str],
+    read_stdin: Callable[[], bytes],
+    note: Callable[[str], None],
+) -> tuple[int, bytes]:
+    conf: dict[str, Any] = {}
+    try:
+        command = validate.environment(environ)
+        if command == "VERSION":
+            return 0, _version_document()
+        conf.update(_parse_conf(read_stdin()))
+        return 0, _dispatch(plugin, _args(command, conf, environ, note))
+    except (Exception, Interrupted) as error:  # noqa: BLE001 - every failure becomes its JSON
+        named = conf.get("cniVersion")
+        failure = _as_cni_error(error, environ, note)
+        return 1, _error_document(failure, named if isinstance(named, str) else "")
+
+
+def _parse_conf(stdin: bytes) -> dict[str, Any]:
+    what = "error unmarshall network config: "
+    try:
+        conf = loads(stdin)
+    except ValueError as error:
+        raise CNIError(
+            DECODING_FAILURE, f"{what}{error}", "stdin must hold one network configuration in JSON"
+        ) from None
+    if not isinstance(conf, dict):
+        raise CNIError(
+            DECODING_FAILURE,
+            f"{what}the configuration must be a JSON object, not {dumps(conf)[:60]}",
+        )
+    return canonical(conf, _CONF_KEYS)
+
+
+def _args(
+    command: str, conf: dict[str, Any], environ: dict[str, str], note: Callable[[str], None]
+) -> Args:
+    return Args(
+        command=command,
+        container_id=environ.get("CNI_CONTAINERID", ""),
+        netns=environ.get("CNI_NETNS", ""),
+        ifname=environ.get("CNI_IFNAME", ""),
+        cni_args=environ.get("CNI_ARGS", ""),
+        path=environ.get("CNI_PATH", ""),
+        conf=conf,
+        environ=environ,
+        note=note,
+    )
+
+
+def _dispatch(plugin: Any, args: Args) -> bytes:
+    """Make the checks that need the conf, run the verb, return what belongs on stdout."""
+    command = args.command
+    validate.network_name(args.conf)
+    if command not in _VERBS:
+        raise CNIError(
+            INVALID_ENVIRONMENT,
+            f"unknown CNI_COMMAND: {command}",
+            f"it is one of {', '.join(_VERBS)}, VERSION, in capitals",
+        )
+    wanted = version.of_conf(args.conf)
+    version.check(command, wanted)
+    verb = getattr(plugin, f"cmd_{command.lower()}", None)
+    if verb is None:
+        raise CNIError(
+            INVALID_ENVIRONMENT,
+            f"unknown CNI_COMMAND: {command}",
+            "this plugin does not implement it",
+        )
+    if command in _PER_ATTACHMENT:
+        netns.check(args, needed=getattr(plugin, "NEEDS_NETNS", True))
+    if command != "ADD":
+        verb(args)
+        return b""
+    return _result_document(plugin, args, verb(args), wanted)
+
+
+def _result_document(plugin: Any, args: Args, result: dict[str, Any], wanted: str) -> bytes:
+    """Convert the result for the caller; one that cannot be told is undone again."""
+    try:
+        return dumps_pretty(version.convert(result, wanted)).encode()
+    except Exception:
+        try:
+            plugin.cmd_del(args.replaced(command="DEL"))
+        except Exception as error:  # noqa: BLE001 - the first failure is the one to report
+            args.note(f"clean up after an ADD whose result cannot be written: {error}")
+        raise
+
+
+def _version_document() -> bytes:
+    known = {"cniVersion": version.SUPPORTED[-1], "supportedVersions": list(version.SUPPORTED)}
+    return dumps(known).encode() + b"\n"
+
+
+def _error_document(error: CNIError, conf_version: str) -> bytes:
+    return dumps_pretty(error.to_json(conf_version)).encode()
+
+
+def _as_cni_error(
+    error: BaseException, environ: dict[str, str], note: Callable[[str], None]
+) -> CNIError:
+    """Give any exception a code; one that nobody expected is a bug of ours and says where."""
+    if isinstance(error, CNIError):
+        return error
+    if isinstance(error, Interrupted):
+        return CNIError(
+            TRY_AGAIN_LATER,
+            f"interrupted by signal {error.signum}",
+            "what was begun has been rolled back; the runtime may have run out of patience",
+        )
+    if environ.get("CNI_FLANNEL_DEBUG") == "1":
+        import traceback  # 8 ms, for a failed call of somebody who debugs
+
+        note("".join(traceback.format_exception(error)).rstrip("\n"))
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "unknown place"
+    text = str(error)
+    for phrase, other in validate.PHRASES_OF_SUCCESS:
+        text = text.replace(phrase, other)
+    return CNIError(
+        INTERNAL,
+        f"unexpected {type(error).__name__}: {text}",
+        f"at {place}; this is a bug: please report it with the conf "
+        "(CNI_FLANNEL_DEBUG=1 in the environment shows the whole traceback on stderr)",
+    )
+
+
+# ------------------------------------------------------------------------------ the process's edge
+
+
+def _catch_signals() -> None:
+    """Make SIGTERM and SIGINT raise Interrupted, once; later ones must not stop the roll-back."""
+    raised = False
+
+    def interrupt(signum: int, _frame: object) -> None:
+        nonlocal raised
+        if not raised:
+            raised = True
+            raise Interrupted(signum)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment as it was before the freezer's loader added to it.
+
+    Delegates must not inherit its LD_LIBRARY_PATH: they would load our copies of libraries.
+    """
+    environ = dict(os.environ)
+    if getattr(sys, "frozen", False):
+        original = environ.pop("LD_LIBRARY_PATH_ORIG", None)
+        environ.pop("LD_LIBRARY_PATH", None)
+        if original is not None:
+            environ["LD_LIBRARY_PATH"] = original
+        environ = {key: value for key, value in environ.items() if not key.startswith("_PYI_")}
+    return environ
+
+
+def _introduce(about: str, argv: list[str]) -> int:
+    """Tell a human what this is; return the exit status."""
+    _note(about)
+    _note(f"CNI protocol versions supported: {', '.join(version.SUPPORTED)}")
+    if not argv or argv[0] in ("-h", "--help", "-v", "--version", "version"):
+        return 0
+    _note(f"unknown arguments: {' '.join(argv)}; a CNI plugin takes its call from CNI_COMMAND,")
+    _note("CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH and the configuration on stdin")
+    return 2
+
+
+def _read_stdin() -> bytes:
+    chunks: list[bytes] = []
+    try:
+        while chunk := os.read(0, 1 << 16):
+            chunks.append(chunk)
+    except OSError as error:
+        raise CNIError(IO_FAILURE, f"error reading from stdin: {error.strerror}") from error
+    return b"".join(chunks)
+
+
+def _note(text: str) -> None:
+    _write(2, f"{text}\n".encode("utf-8", "backslashreplace"))
+
+
+def _write(fd: int, data: bytes) -> bool:
+    """Write everything, however many writes it takes; False when nobody reads any more."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError as error:
+        if fd == 1:
+            _note(f"error writing to stdout: {error.strerror}")
+        return False
+    return True

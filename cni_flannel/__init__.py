@@ -1,0 +1,1 @@
+"""The ``flannel`` CNI plugin: attaches a pod to the node's bridge, in one process."""

@@ -1,0 +1,20 @@
+"""The executable: the plugin whose name it is called by, ``flannel`` or ``bridge``."""
+
+from __future__ import annotations
+
+import sys
+
+from cni import skel
+
+
+def main() -> None:
+    """Run one call and leave the process."""
+    if sys.argv[0].rsplit("/", 1)[-1] == "bridge":
+        from cni_flannel.bridge import plugin  # one of the two is needed, never both
+    else:
+        from cni_flannel import plugin  # type: ignore[no-redef]
+    skel.run(plugin, plugin.ABOUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The two ends an attachment is made between: a netlink handle on the host and one in the pod.
+
+Opened once per call and passed down.  The pod's handle keeps belonging to the pod's namespace,
+so no step but the writing of switches has to enter it.
+Imports: os, errno, ``kernel``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cni import errors
+from cni.errors import CNIError
+from cni_flannel.kernel import netns
+from cni_flannel.kernel.handle import Handle
+from cni_flannel.kernel.nlmsg import NetlinkError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from cni_flannel.kernel.nlmsg import Message
+
+_GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO)
+
+
+class Ends:
+    """``host`` and ``pod`` are netlink handles; ``netns_fd`` is the pod's namespace.
+
+    Made by ``both`` or ``host_only``; in the second there is no pod.  A context manager.
+    """
+
+    __slots__ = ("_pod", "host", "netns_fd")
+
+    def __init__(self, netns_fd: int = -1) -> None:
+        self.netns_fd = netns_fd
+        self._pod: Handle | None = None
+        self.host = Handle()
+
+    @classmethod
+    def both(cls, netns_path: str) -> Ends:
+        """Open both ends; CNIError 8 if the pod's namespace cannot be opened."""
+        try:
+            return cls(netns.open(netns_path))
+        except OSError as error:
+            raise CNIError(
+                errors.INVALID_NETNS,
+                f'failed to open netns "{netns_path}": {error}',
+                "the container is gone or was never started: the runtime has to make a new one",
+            ) from error
+
+    @classmethod
+    def surviving(cls, netns_path: str) -> Ends:
+        """Open the host's end, and the pod's if its namespace still exists."""
+        try:
+            return cls(netns.open(netns_path)) if netns_path else cls()
+        except (FileNotFoundError, NotADirectoryError, netns.NotANamespace):
+            return cls()
+
+    @property
+    def has_pod(self) -> bool:
+        """Whether the pod's namespace is there."""
+        return self.netns_fd >= 0
+
+    @property
+    def pod(self) -> Handle:
+        """The pod's handle, opened at first use."""
+        if self._pod is None:
+            self._pod = Handle(self.netns_fd)
+        return self._pod
+
+    def entered_pod(self) -> netns.entered:
+        """A block in which this thread is in the pod's namespace."""
+        return netns.entered(self.netns_fd)
+
+    def host_index(self, name: str) -> int:
+        """The ifindex of a host link; NetlinkError ENODEV if there is none."""
+        return _index(self.host, name)
+
+    def pod_index(self, name: str) -> int:
+        """The ifindex of a link of the pod; NetlinkError ENODEV if there is none."""
+        return _index(self.pod, name)
+
+    def drop(self, message: Message) -> bool:
+        """Carry out a removal on the host; False if what it removes was gone already."""
+        try:
+            self.host.execute(message)
+        except NetlinkError as error:
+            if error.errno not in _GONE:
+                raise
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close both handles and the namespace."""
+        self.host.close()
+        if self._pod is not None:
+            self._pod.close()
+        if self.has_pod:
+            os.close(self.netns_fd)
+
+    def __enter__(self) -> Ends:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _index(handle: Handle, name: str) -> int:
+    link = handle.get_link(name)
+    if link is None:
+        raise NetlinkError(errno.ENODEV, name)
+    return link.index
+
+
+def random_mac() -> str:
+    """A random unicast MAC, marked as locally administered (IEEE 802, 48-bit addresses)."""
+    octets = os.urandom(6)
+    return bytes([octets[0] & 0xFC | 0x02, *octets[1:]]).hex(":")

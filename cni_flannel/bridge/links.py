@@ -1,0 +1,117 @@
+"""Finding the links of an attachment, and telling what is provably ours.
+
+A host veth is ours if its alias spells the attachment out.  What the Go plugin made has no
+alias: there the pod's end proves it, if it is a veth whose peer is a port of our bridge, or bears
+a name such as the Go plugin gives.  Everything else is a stranger's and is left alone.
+Imports: ``kernel``, the protocol package.
+"""
+
+from __future__ import annotations
+
+from cni import attachment as identity
+from cni import errors
+from cni.errors import CNIError
+from cni_flannel.kernel import rtnl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.attachment import Attachment
+    from cni_flannel.bridge.ends import Ends
+    from cni_flannel.kernel.handle import Handle
+    from cni_flannel.kernel.link import Link
+
+_MAX_NAMES = 16
+_HEX = "0123456789abcdef"
+
+
+class AlreadyAttached(CNIError):
+    """The attachment exists and is complete: an ADD must not touch it."""
+
+
+def find(host: Handle, attachment: Attachment) -> tuple[Link | None, str]:
+    """The attachment's host veth if it is there, and the name it has or should get.
+
+    A name that a stranger's link bears is passed over for the next one of the attachment.
+    """
+    for n in range(_MAX_NAMES):
+        name = attachment.host_veth_name(n)
+        link = host.get_link(name)
+        if link is None or attachment.owns(link.alias):
+            return link, name
+    raise CNIError(
+        errors.KERNEL_REFUSED,
+        f"find a free name for the host veth of {attachment.alias()}: {_MAX_NAMES} names such as "
+        f"{attachment.host_veth_name()} are taken by links that are not ours",
+        "remove these links, or use another container ID",
+    )
+
+
+def make_room(ends: Ends, attachment: Attachment) -> tuple[str, bool]:
+    """Name the host veth of a new attachment, after clearing what a killed ADD left of it.
+
+    Returns the name and whether something was cleared.  AlreadyAttached if the attachment is
+    complete; CNIError 4 if the pod's interface exists and is not what a killed ADD left.
+    """
+    host_link, name = find(ends.host, attachment)
+    if host_link is not None and host_link.alias == attachment.alias(adding=True):
+        ends.drop(rtnl.del_link(host_link.index))
+        return name, True
+    pod_link = ends.pod.get_link(attachment.ifname)
+    if host_link is None and pod_link is None:
+        return name, False
+    message = f'container veth name ("{attachment.ifname}") peer provided ("{name}") already exists'
+    if host_link is not None:
+        raise AlreadyAttached(
+            errors.INVALID_ENVIRONMENT,
+            message,
+            f"container {attachment.container_id} is attached to network {attachment.network} "
+            f"already ({attachment.ifname}, host veth {name}): DEL comes before a second ADD",
+        )
+    raise CNIError(
+        errors.INVALID_ENVIRONMENT,
+        message,
+        f"the network namespace has an interface {attachment.ifname} that this plugin did not "
+        "make: choose another CNI_IFNAME, or remove it",
+    )
+
+
+def of_reference_plugin(ends: Ends, ifname: str, bridge: str) -> Link | None:
+    """The pod's end of a veth pair that the Go plugin made, if that can be proven."""
+    pod_link = ends.pod.get_link(ifname) if ends.has_pod else None
+    if pod_link is None or pod_link.kind != "veth":
+        return None
+    peer = ends.host.get_link(pod_link.link)
+    if peer is None or not rtnl.paired(peer, pod_link):
+        return None
+    master = ends.host.get_link(bridge)
+    is_port = master is not None and peer.master == master.index
+    is_orphan = peer.master == 0 and looks_like_reference_name(peer.name)
+    return pod_link if is_port or is_orphan else None
+
+
+def looks_like_reference_name(name: str) -> bool:
+    """Whether a link is called "veth" and 8 hexadecimal digits."""
+    return len(name) == 12 and name.startswith("veth") and all(c in _HEX for c in name[4:])
+
+
+def stale(host: Handle, network: str, valid: set[tuple[str, str]]) -> list[tuple[Link, Attachment]]:
+    """Host veths of attachments of ``network`` that are not among ``valid``."""
+    found = []
+    for link in host.links(kind="veth"):
+        attachment = identity.parse_alias(link.alias)
+        if attachment is None or attachment.network != network:
+            continue
+        if (attachment.container_id, attachment.ifname) not in valid:
+            found.append((link, attachment))
+    return found
+
+
+def has_sibling(host: Handle, attachment: Attachment) -> bool:
+    """Whether the container has another interface on the same network."""
+    others = (identity.parse_alias(link.alias) for link in host.links(kind="veth"))
+    return any(
+        other is not None
+        and other != attachment
+        and (other.network, other.container_id) == (attachment.network, attachment.container_id)
+        for other in others
+    )

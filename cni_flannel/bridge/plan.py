@@ -1,0 +1,206 @@
+"""From a configuration and what is there to the list of steps of an ADD.  Pure.
+
+``prepare`` is what the node's pods share: the bridge, its gateway address, forwarding; every
+ADD repairs it.  ``attach`` is one pod's.  Values in, steps out: nothing here makes a system call.
+Imports: the protocol package, the step classes (which are values until applied).
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from cni import errors
+from cni.errors import CNIError
+from cni_flannel.bridge import node as observed
+from cni_flannel.bridge.steps_node import (
+    AddBridge,
+    AddGatewayVeth,
+    Forward,
+    MoveAddress,
+    RepairBridge,
+)
+from cni_flannel.bridge.steps_pod import AddVeth, ConfigurePod, Finish, PodSysctls, PortVlans
+from cni_flannel.kernel.link import IFF_PROMISC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni.attachment import Attachment
+    from cni.cidr import Prefix
+    from cni_flannel.bridge.conf import BridgeConf
+    from cni_flannel.bridge.layer3 import Layer3
+    from cni_flannel.bridge.node import Node
+    from cni_flannel.bridge.steps import Step
+    from cni_flannel.kernel.link import Link
+
+DEFAULT_MTU = 1500  # what the kernel gives a veth (ETH_DATA_LEN, linux/if_ether.h)
+
+
+def prepare(conf: BridgeConf, node: Node, gateways: list[Prefix], new_mac: str) -> list[Step]:
+    """Steps that make or repair the bridge; CNIError 104 if something else is in its place."""
+    steps: list[Step] = []
+    bridge = node.bridge
+    if bridge is None:
+        steps.append(
+            AddBridge(
+                conf.bridge,
+                new_mac,
+                conf.mtu,
+                promisc=conf.promisc_mode,
+                vlan_filtering=conf.uses_vlans,
+            )
+        )
+    else:
+        steps += _repair(conf, bridge)
+    if gateways and conf.vlan and node.holder is None:
+        port = gateway_port_name(conf.gateway_holder)
+        steps.append(AddGatewayVeth(conf.bridge, conf.gateway_holder, port, conf.mtu))
+        steps.append(port_vlans(conf, port))
+    for gateway in gateways:
+        if gateway not in node.addresses:
+            stale = _replaced(conf, node, gateway)
+            pin = bridge.mac if bridge is not None and not conf.vlan else ""
+            steps.append(MoveAddress(conf.gateway_holder, gateway, stale, pin=pin))
+    for family in sorted(node.forwarding):
+        if not node.forwarding[family]:
+            steps.append(Forward(family, node.ra_uplinks if family == 6 else ()))
+    return steps
+
+
+def _repair(conf: BridgeConf, bridge: Link) -> list[Step]:
+    if bridge.kind != "bridge":
+        kind = f'is a "{bridge.kind}"' if bridge.kind else "is a physical interface"
+        raise CNIError(
+            errors.BRIDGE_IN_THE_WAY,
+            f'could not use bridge "{conf.bridge}": "{conf.bridge}" already exists '
+            f"but is not a bridge: it {kind}",
+            "choose another name for 'bridge', or rename that interface",
+        )
+    if conf.uses_vlans and not bridge.vlan_filtering:
+        raise CNIError(
+            errors.BRIDGE_IN_THE_WAY,
+            f'could not use bridge "{conf.bridge}" for VLANs: it does not filter them',
+            f"run 'ip link set {conf.bridge} type bridge vlan_filtering 1' (the kernel needs "
+            "CONFIG_BRIDGE_VLAN_FILTERING), or choose another name for 'bridge'",
+        )
+    up = not bridge.is_up
+    mtu = conf.mtu if conf.mtu and conf.mtu != bridge.mtu else 0
+    promisc = conf.promisc_mode and not bridge.flags & IFF_PROMISC
+    if not (up or mtu or promisc):
+        return []
+    return [RepairBridge(bridge.name, up=up, mtu=mtu, promisc=promisc)]
+
+
+def _replaced(conf: BridgeConf, node: Node, gateway: Prefix) -> list[Prefix]:
+    """The addresses that have to go for ``gateway``; CNIError 104 while pods still use them."""
+    stale = observed.in_the_way(node.addresses, gateway)
+    if stale and node.ports and not conf.force_address:
+        there = ", ".join(str(address) for address in stale)
+        raise CNIError(
+            errors.BRIDGE_IN_THE_WAY,
+            f'failed to set bridge addr: "{conf.gateway_holder}" already has an IP address '
+            f"different from {gateway}: it has {there}, and {len(node.ports)} ports use it "
+            f"({', '.join(node.ports[:4])}{', ...' if len(node.ports) > 4 else ''})",
+            f"this node's subnet changed from {stale[0].network} to {gateway.network}: restart "
+            "the pods that still use the old one (the bridge is re-addressed when the last is "
+            "gone), or set 'forceAddress': true to cut them off",
+        )
+    return stale
+
+
+def attach(
+    conf: BridgeConf,
+    attachment: Attachment,
+    layer3: Layer3,
+    bridge: Link,
+    *,
+    name: str,
+    macs: tuple[str, str],
+) -> list[Step]:
+    """Steps that make one attachment; ``macs`` are those of the host's and the pod's end."""
+    host_mac, pod_mac = macs
+    ifname = attachment.ifname
+    flags = (conf.hairpin_mode, conf.port_isolation)
+    steps: list[Step] = [
+        AddVeth(
+            attachment,
+            name,
+            bridge=bridge,
+            host_mac=host_mac,
+            pod_mac=pod_mac,
+            mtu=conf.mtu or DEFAULT_MTU,
+            flags=flags,
+        )
+    ]
+    if conf.uses_vlans:
+        steps.append(port_vlans(conf, name))
+    if not conf.disable_container_interface:
+        if layer3.addresses:
+            steps.append(PodSysctls(_pod_sysctls(conf, ifname, layer3.families)))
+        routes = layer3.container_routes
+        steps.append(ConfigurePod(ifname, layer3.addresses, routes, dad=conf.enabledad))
+    on_link = [prefix.address for prefix in layer3.addresses] if layer3.gateways else []
+    steps.append(Finish(attachment, name, bridge, [] if conf.vlan else on_link, pod_mac))
+    return steps
+
+
+def port_vlans(conf: BridgeConf, name: str) -> PortVlans:
+    """The VLANs of a port: with a trunk alone, the default VLAN 1 stays the untagged one."""
+    return PortVlans(
+        name,
+        conf.vlan or 1,
+        conf.trunk,
+        drop_default=conf.vlan > 1 and not conf.preserve_default_vlan,
+    )
+
+
+def _pod_sysctls(
+    conf: BridgeConf, ifname: str, families: list[int]
+) -> list[tuple[str, str, bool]]:
+    """Switches of the pod's interface as (path, value, required)."""
+    v4, v6 = f"net/ipv4/conf/{ifname}", f"net/ipv6/conf/{ifname}"
+    switches = [(f"{v4}/arp_notify", "1", False)] if 4 in families else []
+    if 6 not in families:
+        return switches
+    if conf.enabledad:
+        switches += [(f"{v6}/enhanced_dad", "1", False), (f"{v6}/accept_dad", "1", False)]
+    else:
+        switches.append((f"{v6}/accept_dad", "0", False))
+    if not conf.keep_accept_ra:
+        switches.append((f"{v6}/accept_ra", "0", False))
+    return [
+        *switches,
+        ("net/ipv6/conf/lo/disable_ipv6", "0", True),
+        (f"{v6}/disable_ipv6", "0", True),
+        (f"{v6}/keep_addr_on_down", "1", False),
+    ]
+
+
+def pod_mac(layer3: Layer3, random_mac: str) -> str:
+    """The MAC of the pod's end: 0a:58 and the first address's last 32 bits, or a random one.
+
+    Whoever talked to the last pod with this address has its MAC cached: the next pod with the
+    address has the same one, so nobody has to forget anything.
+    """
+    if not layer3.addresses:
+        return random_mac
+    octets = layer3.addresses[0].address.packed[-4:]
+    return f"0a:58:{octets.hex(':')}"
+
+
+def gateway_port_name(holder: str) -> str:
+    """The bridge's end of the pair whose other end is the VLAN's gateway ``holder``."""
+    return f"veth{crc32(holder.encode()):08x}"
+
+
+def result(
+    conf: BridgeConf,
+    layer3: Layer3,
+    interfaces: list[dict[str, object]],
+) -> dict[str, object]:
+    """The result in the shape of 1.1.0; every address is on the container's interface."""
+    return {
+        "interfaces": interfaces,
+        "ips": [{**ip, "interface": 2} for ip in layer3.ips],
+        "routes": layer3.routes,
+        "dns": layer3.dns or conf.dns,
+    }

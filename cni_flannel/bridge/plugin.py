@@ -1,0 +1,177 @@
+"""The ``bridge`` plugin: a veth pair between a pod and a bridge, with addresses from IPAM.
+
+The verbs as plain functions: ``cmd_add(args) -> result`` and its siblings change nothing of
+the process.  ``flannel`` calls them with the configuration it renders; under the name
+``bridge`` they are a plugin by themselves, conf by conf like Go's.
+Imports: the parts of this package, ``ipam``, the protocol package.
+"""
+
+from __future__ import annotations
+
+from cni.attachment import Attachment
+from cni.errors import ADDRESS_TAKEN, KERNEL_REFUSED, CNIError
+from cni_flannel.bridge import conf as bridge_conf
+from cni_flannel.bridge import layer3 as l3
+from cni_flannel.bridge import links, node, plan, steps
+from cni_flannel.bridge.ends import Ends, random_mac
+from cni_flannel.bridge.steps_rules import CheckSourceMAC, Masquerade
+from ipam import plugin as host_local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cni.types import Plugin
+    from cni.types import Args
+    from cni_flannel.bridge.conf import BridgeConf
+    from cni_flannel.bridge.layer3 import Layer3
+    from cni_flannel.kernel.link import Link
+
+ABOUT = "CNI plugin bridge (cni-flannel)"
+HOST_LOCAL = "host-local"
+_ATTEMPTS = 3
+
+
+def cmd_add(args: Args) -> dict[str, Any]:
+    """Attach the container; the result in the shape of 1.1.0.  On failure nothing is left."""
+    conf = bridge_conf.parse(args)
+    attachment = Attachment(conf.name, args.container_id, args.ifname)
+    with Ends.both(args.netns) as ends:
+        name, cleared = links.make_room(ends, attachment)
+        if cleared:
+            args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
+        try:
+            layer3 = _allocate(args, conf)
+            return _attach(args, conf, ends, attachment, name, layer3)
+        except BaseException:
+            _release(args, conf)
+            raise
+
+
+def cmd_del(args: Args) -> None:
+    """Detach the container; whatever is gone already is fine."""
+    from cni_flannel.bridge import removal  # ADD does not pay for the other verbs
+
+    conf = bridge_conf.parse(args)
+    removal.remove(args, conf, ipam(conf.ipam_type))
+
+
+def cmd_check(args: Args) -> None:
+    """Compare the attachment with its result and the kernel; CNIError 106 lists what differs."""
+    from cni_flannel.bridge import verify  # ADD does not pay for the other verbs
+
+    conf = bridge_conf.parse(args)
+    verify.check(args, conf, ipam(conf.ipam_type))
+
+
+def cmd_gc(args: Args) -> None:
+    """Remove what belongs to attachments that the runtime does not list."""
+    from cni_flannel.bridge import removal  # ADD does not pay for the other verbs
+
+    conf = bridge_conf.parse(args)
+    removal.collect(args, conf, ipam(conf.ipam_type))
+
+
+def cmd_status(args: Args) -> None:
+    """CNIError 50 if an ADD would fail now."""
+    from cni_flannel.bridge import readiness  # ADD does not pay for the other verbs
+
+    conf = bridge_conf.parse(args)
+    readiness.require(args, conf, ipam(conf.ipam_type))
+
+
+def ipam(kind: str) -> Plugin | None:
+    """The IPAM plugin of that type: ours in this process, any other as an executable."""
+    if not kind:
+        return None
+    if kind == HOST_LOCAL:
+        return host_local
+    from cni import invoke  # only foreign plugins are executed
+
+    return invoke.Foreign(kind)
+
+
+def _allocate(args: Args, conf: BridgeConf) -> Layer3:
+    """Get addresses.  A lease that a killed ADD of this attachment left is released first.
+
+    ``links.make_room`` has seen that the attachment has no link, so such a lease is nobody's.
+    """
+    plugin = ipam(conf.ipam_type)
+    if plugin is None:
+        return l3.none()
+    try:
+        result = plugin.cmd_add(args)
+    except CNIError as error:
+        if error.code != ADDRESS_TAKEN or plugin is not host_local:
+            raise
+        plugin.cmd_del(args)
+        result = plugin.cmd_add(args)
+    return l3.complete(conf, result)
+
+
+def _release(args: Args, conf: BridgeConf) -> None:
+    plugin = ipam(conf.ipam_type)
+    if plugin is None:
+        return
+    try:
+        plugin.cmd_del(args)
+    except CNIError as error:
+        args.note(f"could not roll back the lease of {args.container_id}: {error}")
+
+
+def _attach(
+    args: Args,
+    conf: BridgeConf,
+    ends: Ends,
+    attachment: Attachment,
+    name: str,
+    layer3: Layer3,
+) -> dict[str, Any]:
+    bridge = _prepare(args, conf, ends, layer3)
+    macs = random_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
+    todo: list[steps.Step] = []
+    if conf.ip_masq and layer3.addresses:
+        backend = conf.ip_masq_backend or None
+        todo.append(Masquerade(attachment, layer3.addresses, backend, args.environ))
+    if conf.macspoofchk:
+        todo.append(CheckSourceMAC(attachment, name, macs[1], args.environ))
+    todo += plan.attach(conf, attachment, layer3, bridge, name=name, macs=macs)
+    steps.run(todo, ends, args.note if args.debug else None)
+    return plan.result(conf, layer3, _interfaces(args, conf, ends, bridge, name, macs))
+
+
+def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
+    """Make or repair the bridge until nothing is left to do; return it as it is then.
+
+    Two ADDs may make it at once: the one that comes second looks again and repairs.
+    """
+    problem = CNIError(KERNEL_REFUSED, f'prepare bridge "{conf.bridge}": it keeps changing')
+    for _ in range(_ATTEMPTS):
+        seen = node.observe(ends.host, conf, layer3.gateways)
+        todo = plan.prepare(conf, seen, layer3.gateways, random_mac())
+        if seen.bridge is not None and not todo:
+            return seen.bridge
+        try:
+            steps.run(todo, ends, args.note if args.debug else None)
+        except CNIError as error:
+            if seen.bridge is not None:
+                raise
+            problem = error
+    raise problem
+
+
+def _interfaces(
+    args: Args, conf: BridgeConf, ends: Ends, bridge: Link, name: str, macs: tuple[str, str]
+) -> list[dict[str, Any]]:
+    """The result's interfaces, in the order that chained plugins rely on."""
+    mtu = conf.mtu or plan.DEFAULT_MTU
+    found: list[dict[str, Any]] = [
+        {"name": bridge.name, "mac": bridge.mac, "mtu": bridge.mtu},
+        {"name": name, "mac": macs[0], "mtu": mtu},
+        {"name": args.ifname, "mac": macs[1], "mtu": mtu, "sandbox": args.netns},
+    ]
+    if conf.vlan and conf.is_gateway:
+        holder = ends.host.get_link(conf.gateway_holder)
+        if holder is not None:
+            found.append({"name": holder.name, "mac": holder.mac, "mtu": holder.mtu})
+    return found

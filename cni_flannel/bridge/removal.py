@@ -1,0 +1,191 @@
+"""Taking attachments away: DEL of one, GC of all that the runtime does not list.
+
+Rules of this file: every part is tried, whatever the others did; what is gone already is
+success; nothing is touched that is not proven the attachment's; errors are collected and told
+together, so that the runtime's retry meets exactly what is left.
+Imports: the parts of this package, ``kernel``.
+"""
+
+from __future__ import annotations
+
+from cni import cidr, errors, version, wire
+from cni.attachment import Attachment
+from cni.errors import CNIError
+from cni_flannel.bridge import links
+from cni_flannel.bridge.ends import Ends
+from cni_flannel.kernel import rtnl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni.cidr import Prefix
+    from cni.types import Plugin
+    from cni.types import Args
+    from cni_flannel.bridge.conf import BridgeConf
+    from cni_flannel.kernel.link import Link
+
+_RETRY = "the runtime repeats the call; if it keeps failing see the kernel log (dmesg)"
+
+
+class Attempts:
+    """Runs parts of a clean-up one after the other and keeps their errors."""
+
+    __slots__ = ("_errors", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._errors: list[CNIError] = []
+
+    def run(self, part: Callable[..., object], *values: object) -> None:
+        """Call ``part`` with the values; an error of it is kept for ``finish``."""
+        try:
+            part(*values)
+        except CNIError as error:
+            self._errors.append(error)
+        except OSError as error:
+            msg = f"{self._what}: {error}"
+            self._errors.append(CNIError(errors.KERNEL_REFUSED, msg, _RETRY))
+
+    @property
+    def clean(self) -> bool:
+        """Whether no part has failed so far."""
+        return not self._errors
+
+    def finish(self) -> None:
+        """Raise what was kept, all of it as one error."""
+        if self._errors:
+            raise errors.combine(self._what, self._errors)
+
+
+def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
+    """DEL: remove link, neighbours, lease and rules of one attachment."""
+    attachment = Attachment(conf.name, args.container_id, args.ifname)
+    attempts = Attempts(f"detach {attachment.alias()}")
+    with Ends.surviving(args.netns) as ends:
+        addresses = _addresses_of_result(args)
+        attempts.run(_remove_link, ends, attachment, conf.bridge, addresses)
+        if ipam is not None:
+            attempts.run(ipam.cmd_del, args)
+        attempts.run(_forget_neighbours, ends, conf.bridge, addresses)
+        if conf.ip_masq:
+            attempts.run(_remove_masquerade, args, ends, attachment, addresses)
+        if conf.macspoofchk:
+            attempts.run(_stop_mac_check, args, attachment)
+    attempts.finish()
+
+
+def _remove_link(
+    ends: Ends, attachment: Attachment, bridge: str, addresses: list[Prefix]
+) -> None:
+    """Delete the veth pair by the host's end; by the pod's if the Go plugin made it.
+
+    ``addresses`` gets those that the pod's end had.
+    """
+    host_link, _ = links.find(ends.host, attachment)
+    pod_link: Link | None = None
+    if host_link is None:
+        pod_link = links.of_reference_plugin(ends, attachment.ifname, bridge)
+    elif ends.has_pod:
+        pod_link = ends.pod.get_link(attachment.ifname)
+        if pod_link is not None and not rtnl.paired(host_link, pod_link):
+            pod_link = None
+    if pod_link is not None:
+        there = (found.prefix for found in ends.pod.addresses(pod_link.index))
+        addresses += [prefix for prefix in there if prefix not in addresses]
+    if host_link is not None:
+        ends.drop(rtnl.del_link(host_link.index))
+    elif pod_link is not None:
+        ends.drop(rtnl.del_link(pod_link.link))
+
+
+def _addresses_of_result(args: Args) -> list[Prefix]:
+    """The addresses of the earlier ADD, as far as the runtime tells them."""
+    try:
+        prev_result = version.prev_result(args.conf) or {}
+        return [cidr.parse_prefix(ip["address"]) for ip in prev_result.get("ips") or []]
+    except (CNIError, ValueError) as error:
+        args.note(f"DEL goes on without prevResult, which cannot be read: {error}")
+        return []
+
+
+def _forget_neighbours(ends: Ends, bridge: str, addresses: list[Prefix]) -> None:
+    """Drop the bridge's neighbour entries, so that the next pod with an address is found."""
+    link = ends.host.get_link(bridge) if addresses else None
+    if link is not None:
+        for prefix in addresses:
+            ends.drop(rtnl.del_neighbour(link.index, prefix.address))
+
+
+def _stop_mac_check(args: Args, attachment: Attachment) -> None:
+    from cni_flannel.kernel import macspoof  # rarely asked for
+
+    macspoof.teardown(attachment.container_id, attachment.ifname, args.environ)
+
+
+def _remove_masquerade(
+    args: Args, ends: Ends, attachment: Attachment, addresses: list[Prefix]
+) -> None:
+    """Take the rules away; the container's chain only if no sibling interface uses it."""
+    from cni_flannel.kernel import masq  # most nodes leave masquerading to the daemon
+
+    known: list[Prefix] | None = addresses
+    if not addresses or not links.has_sibling(ends.host, attachment):
+        known = None
+    masq.teardown(attachment.network, args.container_id, args.ifname, args.environ, known)
+
+
+def collect(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
+    """GC: remove links and rules of attachments that are not listed, then let IPAM do the same.
+
+    A list that is absent proves nothing dead, and a veth lives only as long as its namespace:
+    then links and rules are left alone, and IPAM is asked for what it can prove dead.
+    """
+    attempts = Attempts(f"collect garbage of network {conf.name}")
+    valid = valid_attachments(args)
+    if valid is not None:
+        with Ends() as ends:
+            attempts.run(_collect_links, args, ends, conf.name, valid)
+        attempts.run(_collect_masquerade, args, conf.name, valid)
+    if ipam is not None:
+        attempts.run(ipam.cmd_gc, args)
+    attempts.finish()
+
+
+def _collect_links(args: Args, ends: Ends, network: str, valid: set[tuple[str, str]]) -> None:
+    attempts = Attempts("remove stale links")
+    for link, attachment in links.stale(ends.host, network, valid):
+        attempts.run(_collect_link, args, ends, link, attachment)
+    attempts.finish()
+
+
+def _collect_link(args: Args, ends: Ends, link: Link, attachment: Attachment) -> None:
+    args.note(f"GC removes {link.name} of {link.alias}")
+    ends.drop(rtnl.del_link(link.index))
+    _stop_mac_check(args, attachment)
+
+
+def _collect_masquerade(args: Args, network: str, valid: set[tuple[str, str]]) -> None:
+    from cni_flannel.kernel import masq  # most nodes leave masquerading to the daemon
+
+    masq.collect(network, valid, args.environ)
+
+
+def valid_attachments(args: Args) -> set[tuple[str, str]] | None:
+    """``cni.dev/valid-attachments`` as (container ID, ifname); None if the key is absent."""
+    listed = args.conf.get("cni.dev/valid-attachments")
+    if listed is None:
+        return None
+    valid = set()
+    for item in listed if type(listed) is list else [listed]:
+        entry = wire.canonical(item, ("containerID", "ifname")) if type(item) is dict else {}
+        pair = entry.get("containerID"), entry.get("ifname")
+        if not all(type(part) is str for part in pair):
+            raise CNIError(
+                errors.INVALID_NETWORK_CONFIG,
+                f"parse cni.dev/valid-attachments: {wire.dumps(item)} is not an object with "
+                "containerID and ifname",
+                "the runtime has to send a list of such objects; nothing was removed",
+            )
+        valid.add(pair)
+    return valid  # type: ignore[return-value]

@@ -1,0 +1,86 @@
+"""The changes an ADD makes to the kernel, as values: describe, apply, undo.
+
+Rules of this file: a step says what it would be in shell (``describe``), does it (``apply``),
+and takes it back (``undo``), which works as well when ``apply`` was cut short or never ran.
+``undo`` removes only what is proven this attachment's.  What is shared by the node's pods (the
+bridge, its address, forwarding) is never undone.  Nothing here decides: that is ``plan``.
+Imports: the protocol package.
+"""
+
+from __future__ import annotations
+
+from cni import errors
+from cni.errors import CNIError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cni_flannel.bridge.ends import Ends
+
+REMEDY = "see the kernel log (dmesg); the same commands can be tried by hand"
+VLAN_FILTERING = (
+    "this kernel has no bridge VLAN filtering (CONFIG_BRIDGE_VLAN_FILTERING): "
+    "use a kernel that has, or leave 'vlan' and 'vlanTrunk' out"
+)
+
+
+class Step:
+    """One change.  ``remedy`` is what a person can do when the kernel refuses it."""
+
+    __slots__ = ()
+    remedy: str = REMEDY
+
+    def describe(self) -> list[str]:
+        """The equivalent commands, one per line."""
+        raise NotImplementedError
+
+    def apply(self, ends: Ends) -> None:
+        """Make the change; OSError if the kernel refuses."""
+        raise NotImplementedError
+
+    def undo(self, ends: Ends) -> None:
+        """Take the change back; nothing to do is fine."""
+
+
+def run(
+    steps: Sequence[Step], ends: Ends, tell: Callable[[str], None] | None = None
+) -> None:
+    """Apply every step in order; on any exception undo the begun ones, newest first.
+
+    ``tell`` gets every command before it is carried out.  A refusal of the kernel becomes
+    CNIError 101; an error of an undo is added to its details and hides nothing.
+    """
+    begun: list[Step] = []
+    try:
+        for step in steps:
+            begun.append(step)
+            if tell is not None:
+                for command in step.describe():
+                    tell(command)
+            step.apply(ends)
+    except OSError as error:
+        msg = f"{'; '.join(begun[-1].describe())}: {error}"
+        details = "\n".join([begun[-1].remedy, *_undo(begun, ends)])
+        raise CNIError(errors.KERNEL_REFUSED, msg, details) from error
+    except CNIError as error:
+        error.details = "\n".join([error.details, *_undo(begun, ends)])
+        raise
+    except BaseException:
+        _undo(begun, ends)
+        raise
+
+
+def undo(steps: Sequence[Step], ends: Ends) -> list[str]:
+    """Take steps back, newest first; what could not be taken back, a sentence each."""
+    return _undo(list(steps), ends)
+
+
+def _undo(begun: list[Step], ends: Ends) -> list[str]:
+    problems = []
+    for step in reversed(begun):
+        try:
+            step.undo(ends)
+        except (OSError, CNIError) as error:
+            problems.append(f"could not roll back {'; '.join(step.describe())}: {error}")
+    return problems

@@ -1,0 +1,168 @@
+"""Steps on the node: the bridge, its address, forwarding.  Shared by all pods, never undone.
+
+Imports: ``kernel``.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from cni_flannel.bridge.steps import REMEDY, VLAN_FILTERING, Step
+from cni_flannel.bridge.ends import random_mac
+from cni_flannel.kernel import rtnl, sysctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni.cidr import Prefix
+    from cni_flannel.bridge.ends import Ends
+
+
+class AddBridge(Step):
+    """Make the bridge, up and with a MAC of its own from the first moment."""
+
+    __slots__ = ("mac", "mtu", "name", "promisc", "remedy", "vlan_filtering")
+
+    def __init__(
+        self, name: str, mac: str, mtu: int, *, promisc: bool, vlan_filtering: bool
+    ) -> None:
+        self.name = name
+        self.mac = mac
+        self.mtu = mtu
+        self.promisc = promisc
+        self.vlan_filtering = vlan_filtering
+        self.remedy = VLAN_FILTERING if vlan_filtering else REMEDY
+
+    def describe(self) -> list[str]:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        filtering = " vlan_filtering 1" if self.vlan_filtering else ""
+        return [
+            f"ip link add {self.name} up address {self.mac}{mtu} type bridge{filtering}",
+            *([f"ip link set {self.name} promisc on"] if self.promisc else []),
+            f"sysctl -w net/ipv6/conf/{self.name}/accept_ra=0",
+        ]
+
+    def apply(self, ends: Ends) -> None:
+        new = rtnl.new_bridge(
+            self.name, mac=self.mac, mtu=self.mtu or None, vlan_filtering=self.vlan_filtering
+        )
+        promisc = [rtnl.set_link(self.name, promisc=True)] if self.promisc else []
+        ends.host.execute(new, *promisc)
+        sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+
+
+class RepairBridge(Step):
+    """Bring a bridge that exists back to what the configuration says."""
+
+    __slots__ = ("mtu", "name", "promisc", "up")
+
+    def __init__(self, name: str, *, up: bool, mtu: int, promisc: bool) -> None:
+        self.name = name
+        self.up = up
+        self.mtu = mtu
+        self.promisc = promisc
+
+    def describe(self) -> list[str]:
+        words = [f"ip link set {self.name}"]
+        words += ["up"] if self.up else []
+        words += [f"mtu {self.mtu}"] if self.mtu else []
+        words += ["promisc on"] if self.promisc else []
+        return [" ".join(words)]
+
+    def apply(self, ends: Ends) -> None:
+        ends.host.execute(
+            rtnl.set_link(
+                self.name,
+                up=self.up or None,
+                mtu=self.mtu or None,
+                promisc=self.promisc or None,
+            )
+        )
+
+
+class AddGatewayVeth(Step):
+    """Make the pair through which the host takes part in a VLAN of the bridge."""
+
+    __slots__ = ("bridge", "holder", "mtu", "port")
+    remedy = VLAN_FILTERING
+
+    def __init__(self, bridge: str, holder: str, port: str, mtu: int) -> None:
+        self.bridge = bridge
+        self.holder = holder
+        self.port = port
+        self.mtu = mtu
+
+    def describe(self) -> list[str]:
+        return [
+            f"ip link add {self.port} up master {self.bridge} type veth peer name {self.holder}",
+            f"ip link set {self.holder} up",
+        ]
+
+    def apply(self, ends: Ends) -> None:
+        ends.host.execute(
+            rtnl.new_veth(
+                self.port,
+                mac=random_mac(),
+                mtu=self.mtu or None,
+                master=ends.host_index(self.bridge),
+                peer_name=self.holder,
+                peer_mac=random_mac(),
+            ),
+            rtnl.set_link(self.holder, up=True),
+        )
+
+
+class MoveAddress(Step):
+    """Give a host link its gateway address, after taking away the ones in its way.
+
+    ``pin`` is the MAC the link has now, or "": set explicitly, it stays when ports come and go
+    (a bridge that somebody made without one takes the lowest of its ports').
+    """
+
+    __slots__ = ("link", "pin", "prefix", "stale")
+
+    def __init__(self, link: str, prefix: Prefix, stale: Sequence[Prefix], *, pin: str) -> None:
+        self.link = link
+        self.prefix = prefix
+        self.stale = list(stale)
+        self.pin = pin
+
+    def describe(self) -> list[str]:
+        return [
+            *([f"ip link set {self.link} address {self.pin}"] if self.pin else []),
+            *(f"ip address del {stale} dev {self.link}" for stale in self.stale),
+            f"ip address replace {self.prefix} dev {self.link}",
+        ]
+
+    def apply(self, ends: Ends) -> None:
+        index = ends.host_index(self.link)
+        if self.pin:
+            ends.host.execute(rtnl.set_link(index, mac=self.pin))
+        for stale in self.stale:
+            ends.drop(rtnl.del_address(index, stale))
+        ends.host.execute(rtnl.new_address(index, self.prefix, nodad=True, replace=True))
+
+
+class Forward(Step):
+    """Let the host forward a family; uplinks that live from router advertisements keep them."""
+
+    __slots__ = ("family", "uplinks")
+
+    def __init__(self, family: int, uplinks: Sequence[str] = ()) -> None:
+        self.family = family
+        self.uplinks = list(uplinks)
+
+    def _writes(self) -> list[tuple[str, str]]:
+        if self.family == 4:
+            return [("net/ipv4/ip_forward", "1")]
+        raised = [(f"net/ipv6/conf/{uplink}/accept_ra", "2") for uplink in self.uplinks]
+        return [*raised, ("net/ipv6/conf/all/forwarding", "1")]
+
+    def describe(self) -> list[str]:
+        return [f"sysctl -w {path}={value}" for path, value in self._writes()]
+
+    def apply(self, ends: Ends) -> None:
+        for path, value in self._writes():
+            if not sysctl.write(path, value):
+                raise FileNotFoundError(errno.ENOENT, "no such switch", f"/proc/sys/{path}")

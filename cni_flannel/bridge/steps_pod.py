@@ -1,0 +1,218 @@
+"""Steps on one attachment: the veth pair, its port, the pod's interface.  Each can be undone.
+
+Imports: ``kernel``.
+"""
+
+from __future__ import annotations
+
+from cni_flannel.bridge.steps import VLAN_FILTERING, Step
+from cni_flannel.kernel import rtnl, sysctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni.attachment import Attachment
+    from cni.cidr import Address, Prefix
+    from cni_flannel.bridge.ends import Ends
+    from cni_flannel.bridge.layer3 import Route
+    from cni_flannel.kernel.link import Link
+
+
+class AddVeth(Step):
+    """Make the veth pair: the host's end a port of the bridge, up; the other inside the pod.
+
+    Both ends have their MAC from the first moment.  The alias in the same send proves the pair
+    ours; it says "adding" until the last step of the ADD.
+    """
+
+    __slots__ = ("attachment", "bridge", "flags", "host_mac", "mtu", "name", "pod_mac")
+
+    def __init__(  # noqa: PLR0913 the properties of one link pair
+        self,
+        attachment: Attachment,
+        name: str,
+        *,
+        bridge: Link,
+        host_mac: str,
+        pod_mac: str,
+        mtu: int,
+        flags: tuple[bool, bool],
+    ) -> None:
+        self.attachment = attachment
+        self.name = name
+        self.bridge = bridge
+        self.host_mac = host_mac
+        self.pod_mac = pod_mac
+        self.mtu = mtu
+        self.flags = flags
+
+    def describe(self) -> list[str]:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        hairpin, isolated = ("on" if flag else "off" for flag in self.flags)
+        return [
+            f"ip link add {self.name} up address {self.host_mac}{mtu} master {self.bridge.name} "
+            f"type veth peer name {self.attachment.ifname} address {self.pod_mac}{mtu} netns POD",
+            f"ip link set {self.name} alias '{self.attachment.alias(adding=True)}'",
+            f"ip link set {self.name} type bridge_slave hairpin {hairpin} isolated {isolated}",
+        ]
+
+    def apply(self, ends: Ends) -> None:
+        hairpin, isolated = self.flags
+        ends.host.execute(
+            rtnl.new_veth(
+                self.name,
+                mac=self.host_mac,
+                mtu=self.mtu or None,
+                master=self.bridge.index,
+                peer_name=self.attachment.ifname,
+                peer_mac=self.pod_mac,
+                peer_netns_fd=ends.netns_fd,
+            ),
+            rtnl.set_link(self.name, alias=self.attachment.alias(adding=True)),
+            *([rtnl.set_port(self.name, hairpin=hairpin, isolated=isolated)] if any(self.flags) else []),
+        )
+        sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+
+    def undo(self, ends: Ends) -> None:
+        found = ends.host.get_link(self.name)
+        if found is not None and self.attachment.owns(found.alias):
+            ends.drop(rtnl.del_link(found.index))
+
+
+class PortVlans(Step):
+    """Say which VLANs the port carries: one untagged, any number tagged."""
+
+    __slots__ = ("drop_default", "name", "tagged", "untagged")
+    remedy = VLAN_FILTERING
+
+    def __init__(
+        self, name: str, untagged: int, tagged: Sequence[tuple[int, int]], *, drop_default: bool
+    ) -> None:
+        self.name = name
+        self.untagged = untagged
+        self.tagged = list(tagged)
+        self.drop_default = drop_default
+
+    def describe(self) -> list[str]:
+        gone = [f"bridge vlan del dev {self.name} vid 1"] if self.drop_default else []
+        own = [f"bridge vlan add dev {self.name} vid {self.untagged} pvid untagged"]
+        more = [f"bridge vlan add dev {self.name} vid {first}-{last}" for first, last in self.tagged]
+        return [*gone, *(own if self.untagged else []), *more]
+
+    def apply(self, ends: Ends) -> None:
+        index = ends.host_index(self.name)
+        if self.drop_default:
+            ends.drop(rtnl.del_port_vlan(index, 1))
+        messages = [rtnl.add_port_vlan(index, first, vid_end=last) for first, last in self.tagged]
+        if self.untagged:
+            messages.append(rtnl.add_port_vlan(index, self.untagged, pvid=True, untagged=True))
+        ends.host.execute(*messages)
+
+
+class PodSysctls(Step):
+    """Set switches of the pod's interface before it comes up.
+
+    ``writes`` are (path, value, required); an optional one the kernel lacks is passed over.
+    """
+
+    __slots__ = ("writes",)
+    remedy = "IPv6 may be off in this kernel (ipv6.disable=1): use an IPv4-only configuration"
+
+    def __init__(self, writes: Sequence[tuple[str, str, bool]]) -> None:
+        self.writes = list(writes)
+
+    def describe(self) -> list[str]:
+        return [
+            f"ip netns exec POD sysctl -w {path}={value}"
+            for path, value, _ in self.writes
+        ]
+
+    def apply(self, ends: Ends) -> None:
+        with ends.entered_pod():
+            for path, value, required in self.writes:
+                if not sysctl.write(path, value) and required:
+                    raise FileNotFoundError(2, "no such switch", f"/proc/sys/{path}")
+
+
+class ConfigurePod(Step):
+    """Give the pod's interface its addresses, bring it up, add its routes: one batch."""
+
+    __slots__ = ("addresses", "dad", "ifname", "routes")
+
+    def __init__(
+        self, ifname: str, addresses: Sequence[Prefix], routes: Sequence[Route], *, dad: bool
+    ) -> None:
+        self.ifname = ifname
+        self.addresses = list(addresses)
+        self.routes = list(routes)
+        self.dad = dad
+
+    def describe(self) -> list[str]:
+        pod = "ip -n POD"
+        return [
+            *(f"{pod} address add {a} dev {self.ifname}{self._nodad(a)}" for a in self.addresses),
+            f"{pod} link set {self.ifname} up",
+            *(f"{pod} route append {_words(route)} dev {self.ifname}" for route in self.routes),
+        ]
+
+    def _nodad(self, address: Prefix) -> str:
+        return " nodad" if address.family == 6 and not self.dad else ""
+
+    def apply(self, ends: Ends) -> None:
+        index = ends.pod_index(self.ifname)
+        ends.pod.execute(
+            *(rtnl.new_address(index, a, nodad=bool(self._nodad(a))) for a in self.addresses),
+            rtnl.set_link(index, up=True),
+            *(rtnl.new_route(index, r.dst, gw=r.gw, **r.metrics) for r in self.routes),
+        )
+
+
+class Finish(Step):
+    """Point the host's neighbour entries at the new pod and mark the attachment complete."""
+
+    __slots__ = ("addresses", "attachment", "bridge", "name", "pod_mac")
+
+    def __init__(
+        self,
+        attachment: Attachment,
+        name: str,
+        bridge: Link,
+        addresses: Sequence[Address],
+        pod_mac: str,
+    ) -> None:
+        self.attachment = attachment
+        self.name = name
+        self.bridge = bridge
+        self.addresses = list(addresses)
+        self.pod_mac = pod_mac
+
+    def describe(self) -> list[str]:
+        return [
+            *(
+                f"ip neighbour replace {address} lladdr {self.pod_mac} dev {self.bridge.name} "
+                "nud reachable"
+                for address in self.addresses
+            ),
+            f"ip link set {self.name} alias '{self.attachment.alias()}'",
+        ]
+
+    def apply(self, ends: Ends) -> None:
+        ends.host.execute(
+            *(
+                rtnl.replace_neighbour(self.bridge.index, address, self.pod_mac)
+                for address in self.addresses
+            ),
+            rtnl.set_link(self.name, alias=self.attachment.alias()),
+        )
+
+    def undo(self, ends: Ends) -> None:
+        for address in self.addresses:
+            ends.drop(rtnl.del_neighbour(self.bridge.index, address))
+
+
+def _words(route: Route) -> str:
+    words = [str(route.dst)]
+    words += [f"via {route.gw}"] if route.gw is not None else ["scope link"]
+    words += [f"{key} {value}" for key, value in route.metrics.items()]
+    return " ".join(words)

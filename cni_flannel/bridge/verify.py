@@ -1,0 +1,230 @@
+"""CHECK: how an attachment differs from its result and its configuration, a sentence each.
+
+The result of the chain (``prevResult``) rules: plugins after this one may have changed MACs,
+MTU and routes, and wrote what they did into it.  Everything is compared before anything is
+reported.
+Imports: the parts of this package, ``kernel``, the protocol package.
+"""
+
+from __future__ import annotations
+
+from cni import cidr, errors, version
+from cni.attachment import Attachment
+from cni.errors import CNIError
+from cni_flannel.bridge import node
+from cni_flannel.bridge.ends import Ends
+from cni_flannel.kernel import rtnl, sysctl
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from cni.types import Plugin
+    from cni.types import Args
+    from cni_flannel.bridge.conf import BridgeConf
+    from cni_flannel.kernel.link import Link
+
+    Interface = dict[str, Any]
+
+
+def check(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
+    """CNIError 106 lists every difference; CNIError 7 if there is no result to compare with."""
+    prev_result = version.prev_result(args.conf)
+    if prev_result is None:
+        raise CNIError(
+            errors.INVALID_NETWORK_CONFIG,
+            "Required prevResult missing",
+            "CHECK needs the result of the ADD: the runtime has to pass it as 'prevResult'",
+        )
+    with Ends.both(args.netns) as ends:
+        found = list(_differences(args, conf, prev_result, ends))
+    if ipam is not None:
+        try:
+            ipam.cmd_check(args)
+        except CNIError as error:
+            found.append(error.msg)
+    if found:
+        raise CNIError(
+            errors.ATTACHMENT_DIFFERS,
+            f"check {args.ifname} of container {args.container_id}: {'; '.join(found)}",
+            "delete and recreate the pod; if many pods are affected look for another program "
+            "that manages their links, routes or rules",
+        )
+
+
+def _differences(
+    args: Args, conf: BridgeConf, prev_result: dict[str, Any], ends: Ends
+) -> Iterator[str]:
+    interfaces: list[Interface] = prev_result.get("interfaces") or []
+    bridge = ends.host.get_link(conf.bridge)
+    pod_link = ends.pod.get_link(args.ifname)
+    host_link = ends.host.get_link(pod_link.link) if pod_link is not None else None
+    if host_link is not None and pod_link is not None and not rtnl.paired(host_link, pod_link):
+        host_link = None
+    yield from _bridge(conf, bridge, _named(interfaces, conf.bridge), prev_result, ends)
+    wants_up = not conf.disable_container_interface
+    yield from _pod_link(args, pod_link, interfaces, wants_up=wants_up)
+    if pod_link is not None:
+        yield from _host_link(args, conf, host_link, bridge, interfaces)
+        yield from _addresses(args, prev_result, pod_link, ends)
+        yield from _routes(args, prev_result, ends)
+    yield from _rules(args, conf, prev_result, host_link, pod_link)
+
+
+def _bridge(
+    conf: BridgeConf,
+    bridge: Link | None,
+    expected: Interface | None,
+    prev_result: dict[str, Any],
+    ends: Ends,
+) -> Iterator[str]:
+    if bridge is None:
+        yield f"bridge {conf.bridge} does not exist"
+        return
+    if bridge.kind != "bridge":
+        yield f'{conf.bridge} is not a bridge but "{bridge.kind}"'
+        return
+    yield from _properties(f"Bridge interface {conf.bridge}", bridge, expected)
+    if conf.mtu and bridge.mtu != conf.mtu:
+        yield f"bridge {conf.bridge} has MTU {bridge.mtu}, not {conf.mtu}"
+    if bool(bridge.flags & rtnl.IFF_PROMISC) != conf.promisc_mode:
+        yield f"bridge {conf.bridge} has promiscuous mode {_on(not conf.promisc_mode)}"
+    if conf.is_gateway:
+        yield from _gateways(conf, prev_result, ends)
+
+
+def _gateways(conf: BridgeConf, prev_result: dict[str, Any], ends: Ends) -> Iterator[str]:
+    holder = ends.host.get_link(conf.gateway_holder)
+    there = [] if holder is None else [a.prefix.address for a in ends.host.addresses(holder.index)]
+    gateways = [ip["gateway"] for ip in prev_result.get("ips") or [] if ip.get("gateway")]
+    for gateway in map(cidr.parse_address, gateways):
+        if gateway not in there:
+            yield f"bridge {conf.gateway_holder} has not got the gateway address {gateway}"
+        if sysctl.read(node.forwarding_switch(gateway.family)) != "1":
+            yield f"forwarding of IPv{gateway.family} is off on the host"
+
+
+def _pod_link(
+    args: Args, link: Link | None, interfaces: list[Interface], *, wants_up: bool
+) -> Iterator[str]:
+    expected = next((i for i in interfaces if i.get("sandbox") and _is(i, args.ifname)), None)
+    if expected is None and interfaces:
+        yield f"prevResult has no interface {args.ifname} in a sandbox"
+    elif expected is not None and expected["sandbox"] != args.netns:
+        yield (
+            f"Sandbox in prevResult {expected['sandbox']} doesn't match "
+            f"configured netns: {args.netns}"
+        )
+    if link is None:
+        yield f"Interface name {args.ifname} not found in {args.netns}"
+        return
+    if link.kind != "veth":
+        yield f'{args.ifname} is not a veth but "{link.kind or "a physical interface"}"'
+    yield from _properties(f"Interface {args.ifname}", link, expected, up=wants_up)
+
+
+def _host_link(
+    args: Args,
+    conf: BridgeConf,
+    link: Link | None,
+    bridge: Link | None,
+    interfaces: list[Interface],
+) -> Iterator[str]:
+    if link is None:
+        yield f"the host's end of {args.ifname} is missing"
+        return
+    if bridge is not None and link.master != bridge.index:
+        yield f"host veth {link.name} is not a port of bridge {conf.bridge}"
+    on_host = [i for i in interfaces if not i.get("sandbox")]
+    expected = _named(on_host, link.name)
+    if expected is None and interfaces:
+        yield f"the host's end of {args.ifname} is {link.name}, which prevResult does not name"
+    yield from _properties(f"Host veth {link.name}", link, expected)
+    attachment = Attachment(conf.name, args.container_id, args.ifname)
+    if link.alias and not attachment.owns(link.alias):
+        yield f"host veth {link.name} belongs to {link.alias}"
+    elif link.alias == attachment.alias(adding=True):
+        yield f"host veth {link.name} is of an ADD that did not come to its end"
+    if link.port is not None:
+        flags = (("hairpin", link.port.hairpin, conf.hairpin_mode),)
+        flags += (("port isolation", link.port.isolated, conf.port_isolation),)
+        for what, is_on, wanted in flags:
+            if is_on != wanted:
+                yield f"host veth {link.name} has {what} {_on(is_on)}"
+
+
+def _addresses(
+    args: Args, prev_result: dict[str, Any], link: Link, ends: Ends
+) -> Iterator[str]:
+    interfaces = prev_result.get("interfaces") or []
+    there = [found.prefix for found in ends.pod.addresses(link.index)]
+    for ip in prev_result.get("ips") or []:
+        index = ip.get("interface")
+        is_other = (
+            type(index) is int
+            and 0 <= index < len(interfaces)
+            and not _is(interfaces[index], args.ifname)
+        )
+        if not is_other and cidr.parse_prefix(ip["address"]) not in there:
+            yield f"Failed to match addr {ip['address']} on interface {args.ifname}"
+
+
+def _routes(args: Args, prev_result: dict[str, Any], ends: Ends) -> Iterator[str]:
+    """Every route, in whatever table a later plugin has put it."""
+    wanted = [(cidr.parse_prefix(r["dst"]), r.get("gw")) for r in prev_result.get("routes") or []]
+    for family in sorted({dst.family for dst, _ in wanted}):
+        there = ends.pod.routes(family)
+        for dst, gw in wanted:
+            if dst.family == family and not any(
+                route.dst == dst.network and (not gw or str(route.gw) == gw) for route in there
+            ):
+                via = f" via {gw}" if gw else ""
+                yield f"route to {dst}{via} is missing in {args.netns}"
+
+
+def _rules(
+    args: Args,
+    conf: BridgeConf,
+    prev_result: dict[str, Any],
+    host_link: Link | None,
+    pod_link: Link | None,
+) -> Iterator[str]:
+    if conf.ip_masq:
+        from cni_flannel.kernel import masq  # most nodes leave masquerading to the daemon
+
+        prefixes = [cidr.parse_prefix(ip["address"]) for ip in prev_result.get("ips") or []]
+        names = conf.name, args.container_id, args.ifname
+        backend = conf.ip_masq_backend or None
+        yield from masq.verify(backend, *names, prefixes, args.environ)
+    if conf.macspoofchk and host_link is not None and pod_link is not None:
+        from cni_flannel.kernel import macspoof  # rarely asked for
+
+        names = (host_link.name, pod_link.mac, args.container_id)
+        yield from macspoof.verify(*names, args.ifname, args.environ)
+
+
+def _properties(
+    what: str, link: Link, expected: Interface | None, *, up: bool = True
+) -> Iterator[str]:
+    """MAC and MTU as in the result, as far as it tells them, and up if it has to be."""
+    expected = expected or {}
+    mac, mtu = expected.get("mac"), expected.get("mtu")
+    if mac and mac.lower() != link.mac:
+        yield f"{what} Mac doesn't match: it is {link.mac}, prevResult says {mac}"
+    if mtu and mtu != link.mtu:
+        yield f"{what} MTU doesn't match: it is {link.mtu}, prevResult says {mtu}"
+    if up and not link.is_up:
+        yield f"{what} is down"
+
+
+def _named(interfaces: list[Interface], name: str) -> Interface | None:
+    return next((i for i in interfaces if not i.get("sandbox") and _is(i, name)), None)
+
+
+def _is(interface: Interface, name: str) -> bool:
+    return bool(interface.get("name") == name)
+
+
+def _on(is_on: bool) -> str:
+    return "on" if is_on else "off"

@@ -1,0 +1,279 @@
+"""Addresses, routes and neighbours: their requests and answers. Pure: values to bytes and back.
+
+Knows: ifaddrmsg, rtmsg, ndmsg and their attributes (linux/if_addr.h, rtnetlink.h, neighbour.h;
+rtnetlink(7)). Must not know: sockets, plans, what an address is for. Imports struct.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from cni.cidr import Address, Prefix
+from cni_flannel.kernel import nlmsg
+from cni_flannel.kernel.link import mac_bytes
+from cni_flannel.kernel.nlmsg import Message, attr, nested, parse_attrs, to_int
+
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
+
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
+
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
+RTA_PREFSRC, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE = 7, 8, 9, 15
+RTAX_MTU, RTAX_ADVMSS = 2, 8
+RTNH_F_ONLINK = 4
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
+RT_TABLE_MAIN = 254
+RTPROT_BOOT = 3
+RTN_UNICAST = 1
+
+NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
+NUD_REACHABLE, NUD_STALE, NUD_PERMANENT = 0x02, 0x04, 0x80
+
+AF = {0: 0, 4: 2, 6: 10}
+"""The kernel's address families, by IP version; 0 is every family."""
+
+_VERSION = {2: 4, 10: 6}
+_BITS = {2: 32, 10: 128}
+_IFADDR = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
+_RTMSG = struct.Struct(
+    "=BBBBBBBBI"
+)  # family, dst len, src len, tos, table, proto, scope, type, flags
+_NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+_GET = nlmsg.NLM_F_REQUEST | nlmsg.NLM_F_DUMP
+_CREATE = nlmsg.NLM_F_REQUEST | nlmsg.NLM_F_CREATE
+
+
+class InterfaceAddress:
+    """An address of link ``index``: ``prefix`` (the local one), ``flags`` IFA_F_*, ``scope``."""
+
+    __slots__ = ("flags", "index", "prefix", "scope")
+
+    def __init__(self, index: int, prefix: Prefix, flags: int, scope: int) -> None:
+        self.index = index
+        self.prefix = prefix
+        self.flags = flags
+        self.scope = scope
+
+    @classmethod
+    def decode(cls, message: Message) -> InterfaceAddress:
+        """Decode an RTM_NEWADDR. ValueError when it is not one of IP."""
+        body = message.body
+        if message.type != RTM_NEWADDR or len(body) < _IFADDR.size:
+            raise ValueError(f"netlink message {message.type} is no address")
+        family, length, flags, scope, index = _IFADDR.unpack_from(body)
+        attrs = parse_attrs(body, _IFADDR.size)
+        local = attrs.get(IFA_LOCAL) or attrs.get(IFA_ADDRESS)
+        prefix = _prefix(family, local, length)
+        return cls(index, prefix, to_int(attrs.get(IFA_FLAGS), flags), scope)
+
+
+class Route:
+    """A route: ``dst``, ``gw`` (None: on the link), ``index`` of the link or 0, and the rest.
+
+    ``mtu`` and ``advmss`` are 0 when the route sets none. Of a multipath route ``gw`` and
+    ``index`` are the first hop's.
+    """
+
+    __slots__ = (
+        "advmss",
+        "dst",
+        "flags",
+        "gw",
+        "index",
+        "mtu",
+        "priority",
+        "protocol",
+        "scope",
+        "table",
+        "type",
+    )
+
+    def __init__(self, dst: Prefix, header: tuple[int, ...], attrs: dict[int, bytes]) -> None:
+        _family, _len, _src, _tos, table, self.protocol, self.scope, self.type, self.flags = header
+        self.dst = dst
+        self.table = to_int(attrs.get(RTA_TABLE), table)
+        self.priority = to_int(attrs.get(RTA_PRIORITY))
+        metrics = parse_attrs(attrs.get(RTA_METRICS, b""))
+        self.mtu = to_int(metrics.get(RTAX_MTU))
+        self.advmss = to_int(metrics.get(RTAX_ADVMSS))
+        self.index = to_int(attrs.get(RTA_OIF))
+        hops = attrs.get(RTA_MULTIPATH, b"")
+        if len(hops) >= 8:  # struct rtnexthop: length, flags, hops, index; then attributes
+            length, _flags, _hops, self.index = struct.unpack_from("=HBBi", hops)
+            attrs = parse_attrs(hops[:length], 8)
+        gw = attrs.get(RTA_GATEWAY)
+        self.gw = None if gw is None else Address.from_packed(gw)
+
+    @classmethod
+    def decode(cls, message: Message) -> Route:
+        """Decode an RTM_NEWROUTE. ValueError when it is not one of IP."""
+        body = message.body
+        if message.type != RTM_NEWROUTE or len(body) < _RTMSG.size:
+            raise ValueError(f"netlink message {message.type} is no route")
+        header = _RTMSG.unpack_from(body)
+        attrs = parse_attrs(body, _RTMSG.size)
+        return cls(_prefix(header[0], attrs.get(RTA_DST), header[1]), header, attrs)
+
+
+class Neighbour:
+    """An entry of the neighbour table: ``index``, ``address``, ``mac`` or "", ``state`` NUD_*."""
+
+    __slots__ = ("address", "index", "mac", "state")
+
+    def __init__(self, index: int, address: Address, mac: str, state: int) -> None:
+        self.index = index
+        self.address = address
+        self.mac = mac
+        self.state = state
+
+    @classmethod
+    def decode(cls, message: Message) -> Neighbour:
+        """Decode an RTM_NEWNEIGH. ValueError when it is not one of IP."""
+        body = message.body
+        if message.type != RTM_NEWNEIGH or len(body) < _NDMSG.size:
+            raise ValueError(f"netlink message {message.type} is no neighbour")
+        _family, index, state, _flags, _type = _NDMSG.unpack_from(body)
+        attrs = parse_attrs(body, _NDMSG.size)
+        address = Address.from_packed(attrs.get(NDA_DST, b""))
+        return cls(index, address, attrs.get(NDA_LLADDR, b"").hex(":"), state)
+
+
+def new_address(
+    index: int, prefix: Prefix, *, nodad: bool = False, replace: bool = False
+) -> Message:
+    """Give a link an address, in IPv4 with its subnet's broadcast address (none from /31 on).
+
+    ``nodad`` lets an IPv6 address be used at once, without duplicate address detection.
+    """
+    flags = _CREATE | (nlmsg.NLM_F_REPLACE if replace else nlmsg.NLM_F_EXCL)
+    body = _address(index, prefix, IFA_F_NODAD if nodad else 0)
+    if prefix.family == 4 and prefix.length < 31:
+        body += attr(IFA_BROADCAST, prefix.last.packed)
+    return Message(RTM_NEWADDR, flags, body)
+
+
+def del_address(index: int, prefix: Prefix) -> Message:
+    """Take an address off a link."""
+    return Message(RTM_DELADDR, nlmsg.NLM_F_REQUEST, _address(index, prefix, 0))
+
+
+def dump_addresses(index: int = 0, family: int = 0) -> Message:
+    """Ask for the addresses of one link or all; ``family`` 4, 6 or 0."""
+    return Message(RTM_GETADDR, _GET, _IFADDR.pack(AF[family], 0, 0, 0, index))
+
+
+def new_route(
+    index: int,
+    dst: Prefix,
+    *,
+    gw: Address | None = None,
+    scope: int | None = None,
+    mtu: int | None = None,
+    advmss: int | None = None,
+    priority: int | None = None,
+    table: int | None = None,
+    append: bool = True,
+    onlink: bool = False,
+) -> Message:
+    """Add a route out of link ``index``. ``append`` False refuses one to the same destination.
+
+    The scope defaults to what ip(8) chooses: link for IPv4 without gateway, else universe.
+    """
+    if scope is None:
+        scope = RT_SCOPE_LINK if gw is None and dst.family == 4 else RT_SCOPE_UNIVERSE
+    flags = _CREATE | (nlmsg.NLM_F_APPEND if append else nlmsg.NLM_F_EXCL)
+    head = _route_head(dst, table, RTPROT_BOOT, scope, RTNH_F_ONLINK if onlink else 0)
+    attrs = _route_attrs(index, dst, gw, priority, table)
+    metrics = [attr(kind, n) for kind, n in ((RTAX_MTU, mtu), (RTAX_ADVMSS, advmss)) if n]
+    if metrics:
+        attrs += nested(RTA_METRICS, *metrics)
+    return Message(RTM_NEWROUTE, flags, head + attrs)
+
+
+def del_route(
+    index: int,
+    dst: Prefix,
+    *,
+    gw: Address | None = None,
+    priority: int | None = None,
+    table: int | None = None,
+) -> Message:
+    """Delete the first route that agrees with everything given."""
+    head = _route_head(dst, table, 0, RT_SCOPE_NOWHERE, 0)
+    body = head + _route_attrs(index, dst, gw, priority, table)
+    return Message(RTM_DELROUTE, nlmsg.NLM_F_REQUEST, body)
+
+
+def dump_routes(family: int, index: int | None = None, table: int | None = None) -> Message:
+    """Ask for the routes of ``family`` 4 or 6, of every table and link unless told otherwise."""
+    body = _RTMSG.pack(AF[family], 0, 0, 0, 0, 0, 0, 0, 0)
+    if index is not None:
+        body += attr(RTA_OIF, index)
+    if table is not None:
+        body += attr(RTA_TABLE, table)
+    return Message(RTM_GETROUTE, _GET, body)
+
+
+def replace_neighbour(
+    index: int, address: Address, mac: str, *, state: int = NUD_REACHABLE
+) -> Message:
+    """Make or overwrite the neighbour entry of an address."""
+    body = _neighbour(index, address, state) + attr(NDA_LLADDR, mac_bytes(mac))
+    return Message(RTM_NEWNEIGH, _CREATE | nlmsg.NLM_F_REPLACE, body)
+
+
+def del_neighbour(index: int, address: Address) -> Message:
+    """Forget the neighbour entry of an address."""
+    return Message(RTM_DELNEIGH, nlmsg.NLM_F_REQUEST, _neighbour(index, address, 0))
+
+
+def dump_neighbours(index: int | None = None, family: int = 0) -> Message:
+    """Ask for the neighbour entries of one link or all; ``family`` 4, 6 or 0."""
+    body = _NDMSG.pack(AF[family], 0, 0, 0, 0)
+    if index is not None:
+        body += attr(NDA_IFINDEX, index)
+    return Message(RTM_GETNEIGH, _GET, body)
+
+
+def _address(index: int, prefix: Prefix, flags: int) -> bytes:
+    head = _IFADDR.pack(AF[prefix.family], prefix.length, flags, RT_SCOPE_UNIVERSE, index)
+    packed = prefix.address.packed
+    return head + attr(IFA_LOCAL, packed) + attr(IFA_ADDRESS, packed)
+
+
+def _route_head(dst: Prefix, table: int | None, protocol: int, scope: int, flags: int) -> bytes:
+    table = RT_TABLE_MAIN if table is None else table if table < 256 else 0
+    kind = RTN_UNICAST if protocol else 0
+    return _RTMSG.pack(AF[dst.family], dst.length, 0, 0, table, protocol, scope, kind, flags)
+
+
+def _route_attrs(
+    index: int, dst: Prefix, gw: Address | None, priority: int | None, table: int | None
+) -> bytes:
+    attrs = attr(RTA_DST, dst.first.packed) if dst.length else b""
+    if gw is not None:
+        attrs += attr(RTA_GATEWAY, gw.packed)
+    attrs += attr(RTA_OIF, index)
+    if priority:
+        attrs += attr(RTA_PRIORITY, priority)
+    if table is not None and table > 255:
+        attrs += attr(RTA_TABLE, table)
+    return attrs
+
+
+def _neighbour(index: int, address: Address, state: int) -> bytes:
+    return _NDMSG.pack(AF[address.family], index, state, 0, 0) + attr(NDA_DST, address.packed)
+
+
+def _prefix(family: int, packed: bytes | None, length: int) -> Prefix:
+    bits = _BITS.get(family)
+    if bits is None:
+        raise ValueError(f"address family {family} is not IP")
+    if packed is None:  # a default route has no destination attribute
+        packed = bytes(bits // 8)
+    if len(packed) * 8 != bits:
+        raise ValueError(f"address of {len(packed)} bytes in family {family}")
+    return Prefix(Address.from_packed(packed), length)

@@ -1,0 +1,113 @@
+"""rtnetlink as one vocabulary: every request and every answer of its four parts.
+
+``link`` reads interfaces and ``link_setup`` makes them, ``inet`` has addresses, routes and
+neighbours, ``port`` the VLANs of bridge ports. Users write
+``rtnl.new_veth(...)`` and need not know which part has it.
+"""
+
+from __future__ import annotations
+
+from cni_flannel.kernel.inet import (
+    IFA_F_DADFAILED,
+    IFA_F_NODAD,
+    IFA_F_TENTATIVE,
+    NUD_PERMANENT,
+    NUD_REACHABLE,
+    NUD_STALE,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RT_TABLE_MAIN,
+    InterfaceAddress,
+    Neighbour,
+    Route,
+    del_address,
+    del_neighbour,
+    del_route,
+    dump_addresses,
+    dump_neighbours,
+    dump_routes,
+    new_address,
+    new_route,
+    replace_neighbour,
+)
+from cni_flannel.kernel.link import (
+    BR_STATE_FORWARDING,
+    IF_OPER_UP,
+    IFF_PROMISC,
+    IFF_UP,
+    Link,
+    Port,
+    decode_nsid,
+    dump_links,
+    get_link,
+    get_nsid,
+    mac_bytes,
+    paired,
+)
+from cni_flannel.kernel.link_setup import (
+    del_link,
+    new_bridge,
+    new_veth,
+    new_vlan,
+    set_link,
+    set_port,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_flannel.kernel.port import PortVLAN, add_port_vlan, del_port_vlan, dump_port_vlans
+
+__all__ = [
+    "BR_STATE_FORWARDING",
+    "IFA_F_DADFAILED",
+    "IFA_F_NODAD",
+    "IFA_F_TENTATIVE",
+    "IFF_PROMISC",
+    "IFF_UP",
+    "IF_OPER_UP",
+    "NUD_PERMANENT",
+    "NUD_REACHABLE",
+    "NUD_STALE",
+    "RT_SCOPE_LINK",
+    "RT_SCOPE_UNIVERSE",
+    "RT_TABLE_MAIN",
+    "InterfaceAddress",
+    "Link",
+    "Neighbour",
+    "Port",
+    "PortVLAN",
+    "Route",
+    "add_port_vlan",
+    "decode_nsid",
+    "del_address",
+    "del_link",
+    "del_neighbour",
+    "del_port_vlan",
+    "del_route",
+    "dump_addresses",
+    "dump_links",
+    "dump_neighbours",
+    "dump_port_vlans",
+    "dump_routes",
+    "get_link",
+    "get_nsid",
+    "mac_bytes",
+    "new_address",
+    "new_bridge",
+    "new_route",
+    "new_veth",
+    "new_vlan",
+    "paired",
+    "replace_neighbour",
+    "set_link",
+    "set_port",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load ``port`` when one of its names is first used: few pods have VLANs."""
+    from cni_flannel.kernel import port
+
+    if name not in {"PortVLAN", "add_port_vlan", "del_port_vlan", "dump_port_vlans"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(port, name)

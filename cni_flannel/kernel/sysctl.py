@@ -1,0 +1,48 @@
+"""Kernel settings under /proc/sys, as the calling thread's network namespace sees them.
+
+Knows: that ``net`` is per namespace, and that a setting may be missing (IPv6 switched off).
+Must not know: what a setting is for. A path is relative: "net/ipv4/ip_forward". Interface names
+may hold dots, so paths are written with slashes. Imports os.
+"""
+
+from __future__ import annotations
+
+import os
+
+_ROOT = "/proc/sys/"
+
+
+def read(path: str) -> str | None:
+    """Return the value without its newline, or None when there is no such setting."""
+    try:
+        fd = os.open(_ROOT + path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(fd, 4096).decode().rstrip("\n")
+    finally:
+        os.close(fd)
+
+
+def write(path: str, value: str | int) -> bool:
+    """Set the value if it is another one. False when there is no such setting.
+
+    OSError as the kernel gives it: EACCES or EROFS in a container without rights, EINVAL for a
+    value it does not take. Writing even the same value may have effects (forwarding resets the
+    interfaces'), so it is read first.
+    """
+    wanted = str(value)
+    present = read(path)
+    if present is None:
+        return False
+    if present == wanted:
+        return True
+    try:
+        fd = os.open(_ROOT + path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        os.write(fd, wanted.encode())
+    finally:
+        os.close(fd)
+    return True

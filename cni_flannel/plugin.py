@@ -1,0 +1,119 @@
+"""The ``flannel`` plugin: attaches a pod to its node's subnet through a delegate.
+
+Reads the node's ``subnet.env``, renders the delegate's configuration and hands the call on: to
+the bridge of this package in the same process, to any other type as an executable.  The verbs
+are plain functions of their arguments; nothing of the process changes.
+Imports: the parts of this package, ``ipam``, the protocol package.
+"""
+
+from __future__ import annotations
+
+from cni import errors
+from cni.errors import CNIError
+from cni_flannel import delegate, netconf
+from cni_flannel.bridge import plugin as bridge
+from cni_flannel.bridge.links import AlreadyAttached
+from cni_flannel.netconf import NetConf, invalid
+from cni_flannel.scratch import Scratch
+from ipam import subnet_env
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cni.types import Plugin
+    from cni.types import Args
+
+ABOUT = "CNI plugin flannel (cni-flannel)"
+
+
+def cmd_add(args: Args) -> dict[str, Any]:
+    """Attach the container; the delegate's result in the shape of 1.1.0."""
+    net_conf = netconf.parse(args.conf)
+    env = subnet_env.load(net_conf.subnet_file, net_conf.subnet_file_wait)
+    conf = delegate.build(net_conf, env)
+    state = _state(args, net_conf)
+    before = state.load()
+    state.save(conf)
+    try:
+        return plugin_of(conf).cmd_add(args.replaced(conf=conf))
+    except AlreadyAttached:
+        # The state is that of the living attachment.
+        state.save(before or conf)
+        raise
+    except BaseException:
+        state.remove()
+        raise
+
+
+def cmd_del(args: Args) -> None:
+    """Detach the container, from whatever has survived; the state file goes last."""
+    net_conf = netconf.parse(args.conf)
+    state = _state(args, net_conf)
+    conf = state.load() or _conf_without_state(net_conf)
+    conf = delegate.renew(conf, net_conf)
+    plugin_of(conf).cmd_del(args.replaced(conf=conf))
+    state.remove()
+
+
+def cmd_check(args: Args) -> None:
+    """Compare the attachment with its result and the kernel."""
+    net_conf = netconf.parse(args.conf)
+    conf = _state(args, net_conf).load()
+    if conf is None:
+        conf = delegate.build(net_conf, subnet_env.load(net_conf.subnet_file, 0))
+    conf = delegate.renew(conf, net_conf)
+    plugin_of(conf).cmd_check(args.replaced(conf=conf))
+
+
+def cmd_gc(args: Args) -> None:
+    """Remove what belongs to attachments that the runtime does not list."""
+    from cni_flannel import garbage  # ADD does not pay for the other verbs
+
+    net_conf = netconf.parse(args.conf)
+    conf = delegate.renew(_conf_without_state(net_conf), net_conf)
+    conf["cni.dev/valid-attachments"] = net_conf.raw.get("cni.dev/valid-attachments")
+    garbage.collect(args.replaced(conf=conf), net_conf.data_dir, plugin_of)
+
+
+def cmd_status(args: Args) -> None:
+    """CNIError 50 while ``subnet.env`` is missing or broken, or an ADD would fail otherwise."""
+    from cni_flannel.bridge.readiness import unavailable  # ADD does not pay for the other verbs
+
+    net_conf = netconf.parse(args.conf)
+    try:
+        conf = delegate.build(net_conf, subnet_env.load(net_conf.subnet_file, 0))
+    except CNIError as error:
+        raise unavailable(error) from error
+    plugin_of(conf).cmd_status(args.replaced(conf=conf))
+
+
+def plugin_of(conf: dict[str, Any]) -> Plugin:
+    """The delegate of that configuration: our bridge, or an executable of the name."""
+    kind = conf.get("type")
+    if kind == delegate.BRIDGE:
+        return bridge
+    if type(kind) is not str or not kind:
+        raise invalid(f"the delegate's configuration has no type: {netconf.shown(conf)}")
+    if kind == "flannel":
+        raise CNIError(
+            errors.INVALID_NETWORK_CONFIG,
+            "the delegate of flannel is flannel itself",
+            "set 'type' of 'delegate' to another plugin, or leave it out for bridge",
+        )
+    from cni import invoke  # only foreign plugins are executed
+
+    return invoke.Foreign(kind)
+
+
+def _state(args: Args, net_conf: NetConf) -> Scratch:
+    return Scratch(net_conf.data_dir, net_conf.name, args.container_id, args.ifname)
+
+
+def _conf_without_state(net_conf: NetConf) -> dict[str, Any]:
+    """What ADD would render now, or without the node's subnet as much as DEL and GC need."""
+    try:
+        return delegate.build(net_conf, subnet_env.load(net_conf.subnet_file, 0))
+    except CNIError:
+        # subnet.env is gone after a reboot: the leases and links are found without it.
+        return delegate.rebuild(net_conf)

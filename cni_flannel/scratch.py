@@ -1,0 +1,128 @@
+"""The state file of an attachment: the delegate's configuration, kept from ADD to DEL.
+
+``<dataDir>/<containerID>`` for eth0, ``<dataDir>/<containerID>:<ifname>`` for any other
+interface; compact JSON, mode 0600, as the Go plugin writes and reads it (it knows the first form
+only).  A file is a cache: DEL can do without it.  It is written by temp and rename, so it is
+whole or absent; a file of 0 bytes (the Go plugin after a power loss) counts as absent.
+Imports: os, the protocol package.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cni import errors, wire
+from cni.errors import CNIError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_FIRST_IFNAME = "eth0"
+
+
+class Scratch:
+    """The state file of one attachment under ``data_dir``."""
+
+    __slots__ = ("_container_id", "_data_dir", "_network", "_own", "_temp")
+
+    def __init__(self, data_dir: str, network: str, container_id: str, ifname: str) -> None:
+        name = container_id if ifname == _FIRST_IFNAME else f"{container_id}:{ifname}"
+        self._network = network
+        self._data_dir = data_dir
+        self._container_id = container_id
+        self._own = f"{data_dir}/{name}"
+        # One fixed name: whoever writes or removes this state also cleans up after a SIGKILL.
+        self._temp = f"{data_dir}/.{name}.tmp"
+
+    def save(self, conf: dict[str, Any]) -> None:
+        """Write ``conf``; CNIError 5 names the file and the system's reason."""
+        try:
+            os.makedirs(self._data_dir, 0o700, exist_ok=True)
+            _write(self._temp, wire.dumps(conf).encode())
+            os.rename(self._temp, self._own)
+        except OSError as error:
+            _unlink(self._temp)
+            raise _failure("write", self._own, error) from error
+
+    def load(self) -> dict[str, Any] | None:
+        """The stored configuration, or None if there is none of this network that can be used.
+
+        The Go plugin names every file by the container alone, so for a further interface its
+        file is the second place to look.
+        """
+        for path in (self._own, f"{self._data_dir}/{self._container_id}"):
+            conf = read(path)
+            if conf is not None and conf.get("name") == self._network:
+                return conf
+        return None
+
+    def remove(self) -> None:
+        """Remove the file, unless it belongs to another network; absent is fine."""
+        conf = read(self._own)
+        if conf is None or conf.get("name", self._network) == self._network:
+            _remove(self._own)
+        _remove(self._temp)
+
+
+def read(path: str) -> dict[str, Any] | None:
+    """The JSON object in the file at ``path``; None if absent, empty or broken."""
+    try:
+        with open(path, "rb") as file:
+            conf = wire.loads(file.read())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as error:
+        raise _failure("read", path, error) from error
+    return conf if type(conf) is dict else None
+
+
+def listed(data_dir: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every usable state file as (container ID, ifname, delegate's configuration)."""
+    try:
+        names = os.listdir(data_dir)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _failure("list", data_dir, error) from error
+    found = []
+    for name in names:
+        conf = None if name.startswith(".") else read(f"{data_dir}/{name}")
+        if conf is not None:
+            container_id, _, ifname = name.partition(":")
+            found.append((container_id, ifname or _FIRST_IFNAME, conf))
+    return found
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    finally:
+        os.close(fd)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise _failure("remove", path, error) from error
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        # The error that matters, why the write failed, is already on its way.
+        return
+
+
+def _failure(verb: str, path: str, error: OSError) -> CNIError:
+    return CNIError(
+        errors.IO_FAILURE,
+        f"{verb} state file {path}: [Errno {error.errno}] {error.strerror}",
+        f"make {os.path.dirname(path)} a writable directory with free space, then retry",
+    )

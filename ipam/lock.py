@@ -1,0 +1,78 @@
+"""Waiting for a lock that another call holds, with a bound; and who that is.
+
+flock(2) queues its waiters but knows no time limit. A helper thread waits in the call, the
+caller waits for the thread: nothing polls, and the kernel's order of arrival is kept. Imported
+only when the lock is taken. Imports `_thread` then: it is built into the interpreter.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+import _thread
+
+
+def wait(fd: int, timeout_s: float) -> bool:
+    """Take the exclusive lock on `fd`; False when `timeout_s` passed without it.
+
+    OSError when the file system has no such locks.
+    """
+    if timeout_s <= 0:
+        return False
+    # the thread's own descriptor of the same open file: a caller that gave up may close `fd`, and
+    # a lock that comes too late goes with this one
+    waiting_fd = os.dup(fd)
+    arrived = _thread.allocate_lock()
+    arrived.acquire()
+    failure: list[OSError] = []
+
+    def block() -> None:
+        try:
+            fcntl.flock(waiting_fd, fcntl.LOCK_EX)
+        except OSError as error:
+            failure.append(error)
+        finally:
+            os.close(waiting_fd)
+            arrived.release()
+
+    try:
+        _thread.start_new_thread(block, ())
+    except RuntimeError:  # the limit on processes
+        os.close(waiting_fd)
+        return False
+    if not arrived.acquire(timeout=timeout_s):
+        return False
+    if failure:
+        raise failure[0]
+    return True
+
+
+def holder(fd: int, proc: str = "/proc") -> str:
+    """Describe who holds the lock: "process 4711 (host-local, stopped)", or "" if unknown."""
+    stat = os.fstat(fd)
+    place = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
+    for line in _read(f"{proc}/locks").splitlines():
+        # 1: FLOCK  ADVISORY  WRITE 4711 fd:00:1311 0 EOF    (waiters have "->" as second field)
+        fields = line.split()
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == place:  # noqa: PLR2004
+            return f"process {fields[4]}{_looks(f'{proc}/{fields[4]}/stat')}"
+    return ""
+
+
+def _looks(path: str) -> str:
+    """Name and state of a process, from proc_pid_stat(5)."""
+    text = _read(path)
+    name = text[text.find("(") + 1 : text.rfind(")")]
+    state = text[text.rfind(")") + 2 :][:1]
+    if not name:
+        return ""
+    return f" ({name}, stopped)" if state in "Tt" else f" ({name})"
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

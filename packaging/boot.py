@@ -1,0 +1,74 @@
+"""The first lines of Python that a frozen plugin runs: our own modules, without a search for them.
+
+plugins.spec puts two constants above this text and makes one script of it per executable:
+MODULES, {module name: (is a package, marshalled code)} with every module of ours that the program can
+reach, and ENTRY, the name of the module to run. The script takes the place of PyInstaller's own bootstrap,
+whose archive reader, import hooks and ctypes patches cost more than our whole program (docs/decisions).
+
+What it knows: the bytes above, and the environment variables that the bootloader leaves behind. What it
+must not know: anything about CNI. Rarely used modules of the standard library lie as ordinary .pyc files
+in the contents directory and are found by the ordinary importer.
+
+Imports: sys, os, gc, marshal and importlib's frozen half, all in the interpreter already. (Not even
+__future__: that is a module too, and the importer for it stands below.)
+"""
+
+import gc
+import os
+import sys
+from _frozen_importlib import ModuleSpec
+from marshal import loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    MODULES: dict[str, tuple[bool, bytes]] = {}
+    ENTRY = ""
+
+# What the bootloader sets for its own second start. Programs that we execute must not inherit it: they
+# are other programs, with other libraries.
+BOOTLOADER_VARIABLES = (
+    "_PYI_ARCHIVE_FILE",
+    "_PYI_APPLICATION_HOME_DIR",
+    "_PYI_PARENT_PROCESS_LEVEL",
+    "_PYI_LINUX_PROCESS_NAME",
+    "_PYI_SPLASH_IPC",
+)
+
+
+class Modules:
+    """Importer of MODULES: finder and loader in one, used as a class and never instantiated."""
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        """Spec of a module of ours; None for everybody else's."""
+        module = MODULES.get(name)
+        return None if module is None else ModuleSpec(name, Modules, is_package=module[0])
+
+    @staticmethod
+    def create_module(_spec: ModuleSpec) -> None:
+        """Let the import system make an ordinary module object."""
+
+    @staticmethod
+    def exec_module(module: "ModuleType") -> None:
+        """Run a module's code in its namespace."""
+        exec(loads(MODULES[module.__name__][1]), module.__dict__)  # noqa: S102, S302: our own code
+
+
+def restore_environment(environ: dict[str, str]) -> None:
+    """Give the environment back as the caller of the program made it."""
+    for name in BOOTLOADER_VARIABLES:
+        environ.pop(name, None)
+    original = environ.pop("LD_LIBRARY_PATH_ORIG", None)
+    if original is None:
+        environ.pop("LD_LIBRARY_PATH", None)
+    else:
+        environ["LD_LIBRARY_PATH"] = original
+
+
+gc.disable()  # a process of ten milliseconds has no time for garbage; its memory goes back as a whole
+sys.frozen = True  # type: ignore[attr-defined]
+sys.meta_path.insert(0, Modules)  # type: ignore[arg-type]
+restore_environment(os.environ)  # type: ignore[arg-type]
+exec(loads(MODULES[ENTRY][1]))  # noqa: S102, S302: ENTRY's code runs here, as __main__

@@ -1,0 +1,209 @@
+"""Two pods on one node, attached by the built plugins, reach each other. Run by `./build.sh demo`.
+
+The node is private: this program starts itself again in network and mount namespaces of its own, with empty
+/run and /var/lib, as root or as root of a user namespace. They end with it, so that nothing is left behind
+however it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PLUGINS = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SUBNET_ENV = """\
+FLANNEL_NETWORK=10.244.0.0/16
+FLANNEL_SUBNET=10.244.1.1/24
+FLANNEL_MTU=1450
+FLANNEL_IPMASQ=true
+"""
+CONF = {
+    "cniVersion": "1.0.0",
+    "name": "cbr0",
+    "type": "flannel",
+    "delegate": {"hairpinMode": True, "isDefaultGateway": True},
+}
+
+
+class Pod(NamedTuple):
+    """One attached pod, as the result of its ADD names things."""
+
+    name: str
+    address: str
+    gateway: str
+    host_veth: str
+    mac: str
+
+
+def main() -> None:
+    if sys.argv[1:] != ["--inside"]:
+        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        command = ["unshare", *user, "--net", "--mount", "--propagation", "private"]
+        os.execvp(command[0], [*command, sys.executable, "-I", __file__, "--inside"])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    make_node()
+    names = ["blue", "green"]
+    failed = True
+    try:
+        pods = [attach(name) for name in names]
+        failed = not all([ping(pods[0], pods[1]), ping(pods[1], pods[0]), *map(ping_gateway, pods)])
+        draw(pods)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the pods are detached before the end")
+    finally:
+        heading("DEL")
+        for name in names:
+            detach(name)
+    failed |= leftovers()
+    sys.exit(failed)
+
+
+# ------------------------------------------------------------------------------------------ the story
+
+
+def make_node() -> None:
+    """Empty /run and /var/lib, the daemon's file, and the conf, both shown."""
+    for folder in ("/run", "/var/lib"):
+        run("mount", "-t", "tmpfs", "demo", folder)
+    run("ip", "link", "set", "lo", "up")
+    Path("/run/flannel").mkdir()
+    Path("/run/flannel/subnet.env").write_text(SUBNET_ENV)
+    heading("/run/flannel/subnet.env, as flanneld writes it on every node")
+    print(indented(SUBNET_ENV))
+    heading("the network configuration")
+    print(indented(json.dumps(CONF, indent=2)))
+    heading("ADD")
+
+
+def attach(name: str) -> Pod:
+    """Make a pod's network namespace and attach it."""
+    run("ip", "netns", "add", name)
+    result, milliseconds = plugin("ADD", name)
+    host_veth, pod_end = result["interfaces"][1:3]
+    ip = result["ips"][0]
+    pod = Pod(name, ip["address"].split("/")[0], ip["gateway"], host_veth["name"], pod_end["mac"])
+    print(
+        f"  {name:<6} eth0 {ip['address']}, {pod_end['mac']}, gateway {pod.gateway}, "
+        f"on the node {pod.host_veth}   {milliseconds:5.1f} ms"
+    )
+    return pod
+
+
+def ping(source: Pod, target: Pod) -> bool:
+    return reach(source, target.name, target.address)
+
+
+def ping_gateway(source: Pod) -> bool:
+    return reach(source, "gateway", source.gateway)
+
+
+def reach(source: Pod, name: str, address: str) -> bool:
+    """Ping an address from a pod and say how it went."""
+    command = ["ip", "netns", "exec", source.name, "ping", "-n", "-c", "1", "-W", "2", address]
+    done = run(*command, check=False)
+    trip = done.stdout.partition("time=")[2].partition("\n")[0] or "no answer"
+    print(f"  {source.name:<6} {source.address:<12} -> {name:<8}{address:<12} {trip}")
+    return done.returncode == 0
+
+
+def draw(pods: list[Pod]) -> None:
+    """Draw the network, with the names and addresses that it has."""
+    heading("the network")
+    gateway = f"cni0 {pods[0].gateway}/24, mtu 1450"
+    width = 26
+    left, right = pods
+
+    def row(*cells: str) -> None:
+        print("   " + "      ".join(f"{cell:^{width}}" for cell in cells))
+
+    edge = "+" + "-" * (width - 2) + "+"
+
+    def box(*cells: str) -> list[str]:
+        return [f"|{cell:^{width - 2}}|" for cell in cells]
+
+    row(edge, edge)
+    row(*box(f"pod {left.name}", f"pod {right.name}"))
+    row(*box(f"eth0 {left.address}", f"eth0 {right.address}"))
+    row(*box(left.mac, right.mac))
+    row(edge, edge)
+    row("|", "|")
+    row(left.host_veth, right.host_veth)
+    row("|", "|")
+    whole = 2 * width + 6
+    print("   +" + "-" * (whole - 2) + "+")
+    print(f"   |{gateway:^{whole - 2}}|")
+    print("   +" + "-" * (whole - 2) + "+")
+    print(f"   {'the node, which routes 10.244.0.0/16 between nodes':^{whole}}")
+
+
+def detach(name: str) -> None:
+    """Detach a pod; one that was never attached is fine too."""
+    _, milliseconds = plugin("DEL", name)
+    run("ip", "netns", "del", name, check=False)
+    print(f"  {name:<6} {milliseconds:44.1f} ms")
+
+
+def leftovers() -> bool:
+    """Say what is left of the pods; whether anything is."""
+    ports = json.loads(run("ip", "-j", "link", "show", "master", "cni0", check=False).stdout or "[]")
+    leases = [path.name for path in Path("/var/lib/cni/networks/cbr0").glob("10.*")]
+    states = [path.name for path in Path("/var/lib/cni/flannel").glob("*")]
+    left = [port["ifname"] for port in ports if port] + leases + states
+    print(f"  left on the node: {', '.join(left) or 'no interface, no lease, no state file'}\n")
+    return bool(left)
+
+
+# -------------------------------------------------------------------------------------------- helpers
+
+
+def plugin(command: str, pod: str) -> tuple[dict[str, Any], float]:
+    """Call the frozen flannel as a runtime does; its result ({} for DEL) and the time it took, in ms."""
+    program = str(PLUGINS / "flannel")
+    environ = {
+        "PATH": PATH,
+        "CNI_COMMAND": command,
+        "CNI_CONTAINERID": f"demo-{pod}",
+        "CNI_NETNS": f"/run/netns/{pod}",
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(PLUGINS),
+    }
+    stdin = os.memfd_create("stdin")
+    stdout = os.memfd_create("stdout")
+    os.write(stdin, json.dumps(CONF).encode())
+    os.lseek(stdin, 0, os.SEEK_SET)
+    redirections = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+    start = time.perf_counter()
+    pid = os.posix_spawn(program, [program], environ, file_actions=redirections)
+    _, status = os.waitpid(pid, 0)
+    milliseconds = (time.perf_counter() - start) * 1000
+    text = os.pread(stdout, 1 << 20, 0)
+    os.close(stdin)
+    os.close(stdout)
+    if status != 0:
+        sys.exit(f"  {command} of {pod} failed with status {os.waitstatus_to_exitcode(status)}:\n{text.decode()}")
+    return (json.loads(text) if text.strip() else {}), milliseconds
+
+
+def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a program of the system with its output captured."""
+    environ = {"PATH": PATH}
+    return subprocess.run(command, check=check, capture_output=True, text=True, env=environ)
+
+
+def heading(text: str) -> None:
+    print(f"\n{text}")
+
+
+def indented(text: str) -> str:
+    return "\n".join("  " + line for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Which backend is chosen, what a failing program's error says, what decoders make of bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cni.cidr import parse_prefix
+from cni.errors import INVALID_NETWORK_CONFIG, KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError
+from cni.process import Completed
+from cni_flannel.kernel import iptables, masq, nfnl, nftables, nlmsg, programs
+
+PREFIXES = [parse_prefix("10.7.0.2/24"), parse_prefix("fd00:7::2/64")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the only folder in which programs are looked for."""
+    monkeypatch.setattr(programs, "_FOLDERS", ())
+    return tmp_path
+
+
+def install(folder: Path, script: str, *names: str) -> dict[str, str]:
+    for name in names:
+        (folder / name).write_text(f"#!/bin/sh\necho {name} >> {folder}/log\n{script}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": str(folder)}
+
+
+def log(folder: Path) -> list[str]:
+    return (folder / "log").read_text().split()
+
+
+def test_an_unknown_backend_is_a_conf_error() -> None:
+    for call in (masq.setup, masq.verify):
+        with pytest.raises(CNIError, match='unknown ipmasq backend "ebtables"') as caught:
+            call("ebtables", "net", "cid", "eth0", PREFIXES, {})
+        assert caught.value.code == INVALID_NETWORK_CONFIG
+
+
+def test_nothing_installed_says_what_to_install(folder: Path) -> None:
+    with pytest.raises(CNIError, match="neither iptables nor nft is installed") as caught:
+        masq.setup(None, "net", "cid", "eth0", PREFIXES, {"PATH": str(folder)})
+    assert caught.value.code == KERNEL_REFUSED
+    assert "apt-get install" in caught.value.details
+
+
+def test_iptables_comes_first(folder: Path) -> None:
+    names = ("iptables", "iptables-restore", "ip6tables", "ip6tables-restore", "nft")
+    masq.setup(None, "net", "cid", "eth0", PREFIXES, install(folder, "exit 0", *names))
+    assert log(folder) == ["iptables-restore", "ip6tables-restore"]  # one process a family
+
+
+def test_a_missing_program_of_the_chosen_backend_is_named(folder: Path) -> None:
+    environ = install(folder, "exit 0", "iptables", "iptables-restore")
+    with pytest.raises(CNIError, match="failed to locate ip6tables-restore in"):
+        masq.setup("iptables", "net", "cid", "eth0", PREFIXES, environ)
+    with pytest.raises(CNIError, match="failed to locate nft in"):
+        nftables.setup("net", "cid", "eth0", PREFIXES, environ)
+
+
+def test_without_programs_there_is_nothing_to_tear_down(folder: Path) -> None:
+    environ = {"PATH": str(folder)}
+    iptables.teardown(4, "CNI-x", environ)
+    iptables.collect(6, "net", [], environ)
+    nftables.teardown("net", "cid", "eth0", environ)
+    nftables.collect("net", [], environ)
+
+
+def test_a_program_must_be_executable_and_its_folder_absolute(folder: Path) -> None:
+    environ = install(folder, "exit 0", "nft")
+    assert programs.find("nft", environ) == f"{folder}/nft"
+    (folder / "nft").chmod(0o644)
+    assert programs.find("nft", environ) == ""
+    (folder / "nft").unlink()
+    (folder / "nft").mkdir()
+    assert programs.find("nft", environ) == ""
+    relative = os.path.relpath("/bin")
+    assert programs.find("sh", {"PATH": relative}) == ""
+
+
+def test_a_held_lock_is_worth_another_try() -> None:
+    text = b"Another app is currently holding the xtables lock; still 9s 0us time ahead"
+    error = programs.failure("set up", "iptables-restore", Completed(4, b"", text))
+    assert error.code == TRY_AGAIN_LATER
+    assert "xtables lock" in error.msg
+
+
+def test_an_error_quotes_the_program_but_never_says_gone() -> None:
+    text = b"Error: Could not process rule: No such file\n or directory\nfoo: Not Found"
+    error = programs.failure("set up", "nft", Completed(1, b"", text))
+    assert error.code == KERNEL_REFUSED
+    assert error.msg == "set up: nft: status 1: Error: Could not process rule: ENOENT foo: missing"
+    killed = programs.failure("set up", "nft", Completed(-9, b"", b""))
+    assert killed.msg == "set up: nft: killed by signal 9"
+
+
+def test_the_environment_of_a_program_is_made_anew(folder: Path) -> None:
+    environ = install(folder, "env", "nft")
+    environ.update(LD_LIBRARY_PATH="/frozen", CNI_COMMAND="ADD", XTABLES_LOCKFILE="/x")
+    done = programs.run([f"{folder}/nft"], {**environ, "PATH": f"{folder}:/usr/bin:/bin"})
+    names = {line.partition(b"=")[0] for line in done.stdout.splitlines()}
+    assert names - {b"PWD", b"SHLVL", b"_", b"OLDPWD"} == {b"PATH", b"LC_ALL", b"XTABLES_LOCKFILE"}
+
+
+def rule_message(chain: str, handle: int, userdata: bytes) -> nlmsg.Message:
+    body = b"\1\0\0\0" + nlmsg.attr(1, "t") + nlmsg.attr(2, chain)
+    body += nlmsg.attr(3, handle.to_bytes(8, "big")) + nlmsg.attr(7, userdata)
+    return nlmsg.Message(0xA06, 0, body)
+
+
+def test_a_rule_s_comment_is_found_among_user_data() -> None:
+    comment = b"\x05\x01x" + b"\x00\x06hello\0"
+    (rule,) = nfnl._rules_of(rule_message("c", 7, comment), "c")
+    assert (rule.handle, rule.comment) == (7, "hello")
+    assert nfnl._rules_of(rule_message("d", 7, comment), "c") == []
+
+
+@given(st.binary(max_size=64))
+def test_any_user_data_is_read(userdata: bytes) -> None:
+    assert isinstance(nfnl._comment(userdata), str)
