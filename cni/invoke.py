@@ -120,9 +120,11 @@ def _run(command: str, plugin: str, executable: str, args: Args) -> bytes:
             env=_environment(command, args),
         )
     except OSError as error:
+        gone = isinstance(error, FileNotFoundError)  # found just now: its interpreter is not there
+        cause = "its interpreter is missing" if gone else os.strerror(error.errno or 0)
         raise CNIError(
             DELEGATE_FAILED,
-            f"run plugin {dumps(plugin)} ({executable}): {os.strerror(error.errno or 0)}",
+            f"run plugin {dumps(plugin)} ({executable}): {cause}",
             "the file must be an executable for this machine",
         ) from error
     said = done.stderr.decode("utf-8", "replace").rstrip("\n")

@@ -108,8 +108,11 @@ def _stop(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
         if not _ended_within(pid, _GRACE_S):
             os.kill(pid, signal.SIGKILL)
+    except OSError:  # no pidfd to be had: no patience either
+        os.kill(pid, signal.SIGKILL)
+    try:
         os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
+    except ChildProcessError:
         pass  # reaped already
 
 

@@ -64,8 +64,11 @@ def run(plugin: Any, about: str) -> NoReturn:
             status, output = _call(plugin, environ, _read_stdin, _note)
         else:
             status = _introduce(about, sys.argv[1:])
+        _ignore_signals()
     except BaseException as error:  # noqa: BLE001 - the last door: whatever it is, say it
-        output = _error_document(_as_cni_error(error, environ, _note), "")
+        _ignore_signals()
+        if status != 0 and not output:  # else the signal came when all was done
+            output = _error_document(_as_cni_error(error, environ, _note), "")
     if not _write(1, output):
         status = 1
     os._exit(status)
@@ -229,6 +232,12 @@ def _catch_signals() -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
+
+
+def _ignore_signals() -> None:
+    """Let nothing cut the answer in two."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _environment() -> dict[str, str]:

@@ -10,18 +10,19 @@ comes in as plain range objects.
 from __future__ import annotations
 
 from cni import cniargs
-from cni.cidr import Address, parse_address, parse_prefix
+from cni.cidr import parse_address, parse_prefix
 from cni.errors import INVALID_ENVIRONMENT, INVALID_NETWORK_CONFIG, CNIError
 from cni.wire import canonical, dumps
-from ipam.ranges import Range, RangeSet, read_exclude, read_range, read_set
+from ipam.ranges import read_exclude, read_range, read_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from cni.cidr import Prefix
+    from cni.cidr import Address, Prefix
     from cni.types import Route
+    from ipam.ranges import RangeSet
     from ipam.subnet_env import SubnetEnv
 
 DATA_DIR = "/var/lib/cni/networks"
@@ -30,9 +31,20 @@ SUBNET_FILE_WAIT_S = 2.0
 
 _NET = ("name", "cniVersion", "ipam", "args", "runtimeConfig", "prevResult")
 _IPAM = (
-    "type dataDir resolvConf routes ranges subnet rangeStart rangeEnd gateway"
-    " subnetFile subnetFileWait exclude lockTimeout"
-).split()
+    "type",
+    "dataDir",
+    "resolvConf",
+    "routes",
+    "ranges",
+    "subnet",
+    "rangeStart",
+    "rangeEnd",
+    "gateway",
+    "subnetFile",
+    "subnetFileWait",
+    "exclude",
+    "lockTimeout",
+)
 _ROUTE = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
 _ONE_ADDRESS_A_FAMILY = ("", "0.1.0", "0.2.0")
 _LEGACY = ("subnet", "rangeStart", "rangeEnd", "gateway")  # a single range, of the ipam object
@@ -117,7 +129,7 @@ def _range_set(index: int, raw: list[Any], exclude: tuple[Prefix, ...]) -> Range
         raise _wrong(f"invalid range set {index}: {error}") from None
 
 
-def _check_sets(sets: list[RangeSet], version: Any) -> None:  # noqa: ANN401 - raw JSON
+def _check_sets(sets: list[RangeSet], version: Any) -> None:
     """Refuse sets that overlap, and two addresses of a family for runtimes that expect one."""
     families = [one.family for one in sets]
     if version in _ONE_ADDRESS_A_FAMILY and len(set(families)) < len(families):
@@ -128,7 +140,7 @@ def _check_sets(sets: list[RangeSet], version: Any) -> None:  # noqa: ANN401 - r
                 raise _wrong(f"range set {index} overlaps with {other}")
 
 
-def _raw_sets(key: str, value: Any) -> list[list[Any]]:  # noqa: ANN401 - raw JSON
+def _raw_sets(key: str, value: Any) -> list[list[Any]]:
     """Check that ranges are a list of lists; what the lists hold is read later."""
     if not isinstance(value, list) or not all(isinstance(one, list) for one in value):
         raise _wrong(f"{key} {dumps(value)} is not a list of lists of ranges")
@@ -163,7 +175,7 @@ def _node_sets(ipam: dict[str, Any], node: SubnetEnv) -> list[list[Any]]:
         one = {"subnet": str(subnet)}
         for key in ("rangeStart", "rangeEnd", "gateway"):
             text = _string(ipam, key, f"ipam.{key}")
-            if text and (":" in text) == (subnet.family == 6):  # noqa: PLR2004
+            if text and (":" in text) == (subnet.family == 6):
                 one[key] = text
         sets.append([one])
     return sets
@@ -197,9 +209,9 @@ def _wanted(net: dict[str, Any], cni_args: str) -> list[Address]:
     return list(dict.fromkeys(wanted))
 
 
-def _without_length(text: Any) -> Address:  # noqa: ANN401 - raw JSON
+def _without_length(text: Any) -> Address:
     if not isinstance(text, str):
-        raise ValueError(f"{dumps(text)} is not a string")
+        raise ValueError(f"{dumps(text)} is not a string")  # noqa: TRY004 - a value of the conf
     return parse_prefix(text).address if "/" in text else parse_address(text)
 
 
@@ -211,7 +223,7 @@ def _routes(ipam: dict[str, Any]) -> list[Route]:
     return [_route(one) for one in value]
 
 
-def _route(obj: Any) -> Route:  # noqa: ANN401 - raw JSON
+def _route(obj: Any) -> Route:
     if not isinstance(obj, dict):
         raise _wrong(f"ipam.routes holds {dumps(obj)}, which is not an object")
     obj = canonical(obj, _ROUTE)
@@ -229,7 +241,7 @@ def _route(obj: Any) -> Route:  # noqa: ANN401 - raw JSON
         if not isinstance(number, int) or isinstance(number, bool) or number < 0:
             raise _wrong(f"ipam.routes {key} {dumps(number)} is not a whole number")
         if number or key in ("table", "scope"):  # for the others 0 is "not set"
-            route[key] = number  # type: ignore[literal-required]  # one of the five names above
+            route[key] = number
     return route
 
 
@@ -255,7 +267,7 @@ def _seconds(holder: dict[str, Any], key: str, default: float) -> float:
     value = holder.get(key)
     if value is None:
         return default
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 600:  # noqa: PLR2004
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 600:
         raise _wrong(f"ipam.{key} {dumps(value)} is not a number of seconds from 0 to 600")
     return float(value)
 

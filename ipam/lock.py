@@ -7,10 +7,9 @@ only when the lock is taken. Imports `_thread` then: it is built into the interp
 
 from __future__ import annotations
 
+import _thread
 import fcntl
 import os
-
-import _thread
 
 
 def wait(fd: int, timeout_s: float) -> bool:
@@ -55,7 +54,7 @@ def holder(fd: int, proc: str = "/proc") -> str:
     for line in _read(f"{proc}/locks").splitlines():
         # 1: FLOCK  ADVISORY  WRITE 4711 fd:00:1311 0 EOF    (waiters have "->" as second field)
         fields = line.split()
-        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == place:  # noqa: PLR2004
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == place:
             return f"process {fields[4]}{_looks(f'{proc}/{fields[4]}/stat')}"
     return ""
 

@@ -7,12 +7,14 @@ Pure: knows neither files nor leases. ValueError says what is wrong; the caller 
 
 from __future__ import annotations
 
-from cni.cidr import Address, Prefix, parse_address, parse_prefix
+from cni.cidr import Prefix, parse_address, parse_prefix
 from cni.wire import canonical, dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from cni.cidr import Address
 
 KEYS = ("subnet", "rangeStart", "rangeEnd", "gateway", "exclude")
 _BITS = {4: 32, 6: 128}
@@ -92,41 +94,41 @@ class RangeSet:
         return ",".join(str(one) for one in self.ranges)
 
 
-def read_range(obj: Any, exclude: tuple[Prefix, ...] = ()) -> Range:  # noqa: ANN401 - raw JSON
+def read_range(obj: Any, exclude: tuple[Prefix, ...] = ()) -> Range:
     """Read one `{"subnet", "rangeStart", "rangeEnd", "gateway", "exclude"}`; ValueError."""
     if not isinstance(obj, dict):
-        raise ValueError(f"a range is an object, not {dumps(obj)}")
+        raise _mistake(f"a range is an object, not {dumps(obj)}")
     obj = canonical(obj, KEYS)
     subnet = _subnet(obj)
     first = subnet.address
     gateway = _address(obj, "gateway") or first.succ()
     if gateway.family != subnet.family:
-        raise ValueError(f"gateway {gateway} is not of the family of {subnet}")
+        raise _mistake(f"gateway {gateway} is not of the family of {subnet}")
     start = _address(obj, "rangeStart")
     if start is None:
         start = first.succ()
     elif not subnet.contains(start):
-        raise ValueError(f"RangeStart {start} not in network {subnet}")
+        raise _mistake(f"RangeStart {start} not in network {subnet}")
     end = _address(obj, "rangeEnd")
     if end is None:
-        end = subnet.last.pred() if subnet.family == 4 else subnet.last  # noqa: PLR2004
+        end = subnet.last.pred() if subnet.family == 4 else subnet.last
     elif not subnet.contains(end) or end < start:
-        raise ValueError(f"RangeEnd {end} not in network {subnet}{_before(start, end)}")
+        raise _mistake(f"RangeEnd {end} not in network {subnet}{_before(start, end)}")
     if end < start:
-        raise ValueError(f"RangeStart {start} not in network {subnet}{_before(start, end)}")
+        raise _mistake(f"RangeStart {start} not in network {subnet}{_before(start, end)}")
     return Range(subnet, start, end, gateway, exclude + read_exclude(obj))
 
 
 def read_set(ranges: list[Range]) -> RangeSet:
     """Make a set of ranges that agree; ValueError when they do not."""
     if not ranges:
-        raise ValueError("empty range set")
+        raise _mistake("empty range set")
     for index, one in enumerate(ranges):
         if one.family != ranges[0].family:
-            raise ValueError("mixed address families")
+            raise _mistake("mixed address families")
         for other in ranges[index + 1 :]:
             if one.overlaps(other):
-                raise ValueError(f"subnets {one} and {other} overlap")
+                raise _mistake(f"subnets {one} and {other} overlap")
     return RangeSet(ranges)
 
 
@@ -136,13 +138,13 @@ def read_exclude(obj: dict[str, Any]) -> tuple[Prefix, ...]:
     if value is None:
         return ()
     if not isinstance(value, list):
-        raise ValueError(f"exclude {dumps(value)} is not a list of addresses or CIDRs")
+        raise _mistake(f"exclude {dumps(value)} is not a list of addresses or CIDRs")
     return tuple(_excluded(text) for text in value)
 
 
-def _excluded(text: Any) -> Prefix:  # noqa: ANN401 - raw JSON
+def _excluded(text: Any) -> Prefix:
     if not isinstance(text, str):
-        raise ValueError(f"exclude holds {dumps(text)}, which is neither an address nor a CIDR")
+        raise _mistake(f"exclude holds {dumps(text)}, which is neither an address nor a CIDR")
     if "/" in text:
         return parse_prefix(text).network
     address = parse_address(text)
@@ -153,14 +155,14 @@ def _subnet(obj: dict[str, Any]) -> Prefix:
     """Read `subnet`: room for two addresses beside network and broadcast, no host bits."""
     value = obj.get("subnet")
     if value is None:
-        raise ValueError(f"the range {dumps(obj)} has no subnet")
+        raise _mistake(f"the range {dumps(obj)} has no subnet")
     if not isinstance(value, str):
-        raise ValueError(f"subnet {dumps(value)} is not a string")
+        raise _mistake(f"subnet {dumps(value)} is not a string")
     subnet = parse_prefix(value)
     if subnet.length > _BITS[subnet.family] - 2:
-        raise ValueError(f"Network {subnet} too small to allocate from")
+        raise _mistake(f"Network {subnet} too small to allocate from")
     if subnet.first != subnet.address:
-        raise ValueError(
+        raise _mistake(
             "Network has host bits set. For a subnet mask of length "
             f"{subnet.length} the network address is {subnet.first}"
         )
@@ -173,12 +175,17 @@ def _address(obj: dict[str, Any], key: str) -> Address | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise ValueError(f"{key} {dumps(value)} is not a string")
+        raise _mistake(f"{key} {dumps(value)} is not a string")
     try:
         return parse_address(value)
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from None
+        raise _mistake(f"{key}: {error}") from None
 
 
 def _before(start: Address, end: Address) -> str:
     return f" (RangeEnd {end} lies before RangeStart {start})" if end < start else ""
+
+
+def _mistake(text: str) -> ValueError:
+    """Make the one exception of this module: wrong types are wrong values of a conf."""
+    return ValueError(text)

@@ -1,54 +1,41 @@
-"""The leases of one network on disk, in the reference plugin's format, under its lock.
+"""The leases of one network on disk, in the reference plugin's layout, under its lock.
 
-    <dataDir>/<network>/10.5.0.2              containerID CR LF ifname (older: containerID alone)
+    <dataDir>/<network>/10.5.0.2              a lease (ipam/lease.py)
     <dataDir>/<network>/last_reserved_ip.0    the address that range set 0 gave last
     <dataDir>/<network>/lock                  flock(2), exclusive, for every change
 
-Go's plugin works on the same directory, before, after and at the same time. A lease appears
-whole: it is written as a file without a name (O_TMPFILE) and linked to its name, so that nothing
-half-made is ever seen and SIGKILL leaves nothing to clean up. An empty file is what a killed
-Go plugin leaves: nobody's lease.
-
-A Store is one locked visit: `with Store.open(...) as store`. When the block raises, every lease
-that was made in it goes away again; otherwise the index is vouched for. Methods raise OSError;
-`io_error` turns it into what the runtime reads. Knows nothing of ranges and of JSON.
+Go's plugin works on the same directory, before, after and at the same time. A Store is one
+visit: `with Store.open(...) as store`. When the block raises, every lease that was made in it
+goes away again; afterwards the index (ipam/index.py) is vouched for. Methods raise OSError
+(ipam/failure.py makes it readable). Knows nothing of ranges and of JSON.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
-from cni.cidr import Address, parse_address
-from cni.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, TRY_AGAIN_LATER, CNIError
+from cni.cidr import parse_address
+from cni.errors import TRY_AGAIN_LATER, CNIError
 from ipam.index import Entry, Index
+from ipam.lease import DRAFT, Draft, Lease, is_empty, owner_of, read, unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
+    from typing import Self
 
+    from cni.cidr import Address
     from ipam.index import Owner
 
-_LINE_BREAK = "\r\n"
-_DRAFT = ".new-lease"  # only where the file system has no files without a name
 _LAST = "last_reserved_ip."
-
-
-class Lease:
-    """A lease file: `owner` is None when it is empty or says nothing sensible."""
-
-    __slots__ = ("content", "mtime", "name", "owner")
-
-    def __init__(self, name: str, content: bytes, mtime: float) -> None:
-        self.name = name
-        self.content = content
-        self.owner = owner_of(content)
-        self.mtime = mtime
+_NO_LOCK = -1
 
 
 class Store:
-    """One locked visit to the leases of a network; `path` is their directory."""
+    """One visit to the leases of a network; `path` is their directory."""
 
     __slots__ = ("_changed", "_current", "_lock_fd", "_made", "_owners", "dir_fd", "index", "path")
 
@@ -60,7 +47,7 @@ class Store:
         self._made: list[tuple[str, int]] = []  # name and inode of each lease of this visit
         self._owners: dict[Owner, list[str]] | None = None  # after a walk
         self._changed = False
-        self._current = index.matches(dir_fd)
+        self._current = index.matches(dir_fd)  # whether every lease has its entry
 
     @staticmethod
     def open(data_dir: str, network: str, timeout_s: float, *, create: bool) -> Store | None:
@@ -70,13 +57,9 @@ class Store:
         """
         path = f"{data_dir}/{network}"
         while True:
-            try:
-                dir_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                if not create:
-                    return None
-                os.makedirs(path, 0o755, exist_ok=True)
-                continue
+            dir_fd = _directory(path, create=create)
+            if dir_fd is None:
+                return None
             store = None
             try:
                 store = _locked(path, dir_fd, timeout_s, Index(data_dir, network))
@@ -86,7 +69,14 @@ class Store:
             if store is not None:
                 return store
 
-    def __enter__(self) -> Store:
+    @staticmethod
+    def look(data_dir: str, network: str) -> Store | None:
+        """Visit without the lock, to read only; None if there are no leases."""
+        path = f"{data_dir}/{network}"
+        dir_fd = _directory(path, create=False)
+        return None if dir_fd is None else Store(path, dir_fd, _NO_LOCK, Index(data_dir, network))
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -99,82 +89,85 @@ class Store:
             if kind is not None:
                 self._roll_back()
             if self._changed and self._current:
-                self._seal()
+                self.index.seal(self.dir_fd)
+        except OSError:  # then the next visit walks
+            pass
         finally:
-            self.close()
-
-    def close(self) -> None:
-        """Give the lock back."""
-        os.close(self._lock_fd)
-        os.close(self.dir_fd)
+            if self._lock_fd != _NO_LOCK:
+                os.close(self._lock_fd)
+            os.close(self.dir_fd)
 
     # ------------------------------------------------------------------------------ leases
 
-    def reserve(self, addresses: Iterator[Address], owner: Owner) -> Address | None:
+    def reserve(self, addresses: Iterable[Address], owner: Owner) -> Address | None:
         """Make a lease of the first address that is free; None when none of them is."""
-        with _Draft(self, f"{owner[0]}{_LINE_BREAK}{owner[1]}") as draft:
+        with Draft(self.dir_fd, owner) as draft:
             for address in addresses:
                 if self._publish(draft, str(address)):
                     return address
         return None
 
     def owner(self, name: str) -> Owner | None:
-        """Return who holds the address, from the lease file itself."""
-        content = self.content(name)
-        return owner_of(content) if content else None
+        """Return who holds an address, from the lease file itself."""
+        return owner_of(read(name, self.dir_fd) or b"")
 
-    def content(self, name: str) -> bytes | None:
-        """Return what the lease file says; None when there is none."""
-        return _read(name, self.dir_fd)
+    def is_free(self, name: str) -> bool:
+        """Whether nobody holds the address."""
+        try:
+            os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return is_empty(name, self.dir_fd)
 
     def held(self, owner: Owner) -> list[Address]:
         """Return the addresses that the attachment holds, in no particular order."""
-        names = self._names(owner)
-        return [address for name in names if (address := self._verified(name, owner)) is not None]
+        found = [self._verified(name, owner) for name in self._names(owner)]
+        return [address for address in found if address is not None]
 
     def record(self, owner: Owner, addresses: list[Address], netns_id: str, netns: str) -> None:
         """Note in the index what the attachment holds now; a failure costs only the index."""
-        entry = Entry([str(address) for address in addresses], netns_id, netns)
-        self._current, current = False, self._current
-        if not current or not self.index.fits(owner):
-            self._current = current
+        if not self._current or not self.index.fits(owner):
             return
+        self._current = False
         try:
-            self.index.write(owner, entry)
+            self.index.write(owner, Entry([str(one) for one in addresses], netns_id, netns))
             self._current = True
         except OSError:
             pass
 
-    def release(self, owner: Owner, names: list[str]) -> list[OSError]:
-        """Remove leases and the attachment's entry; goes on after an error, returns them all."""
-        errors = []
+    def release(self, owner: Owner | None, names: list[str]) -> list[OSError]:
+        """Remove leases and their owner's entry; goes on after an error and returns them all."""
+        errors: list[OSError] = []
+        self._changed = True
         for name in names:
-            self._changed = True
             try:
-                os.unlink(name, dir_fd=self.dir_fd)
-            except FileNotFoundError:
-                pass
+                unlink(name, self.dir_fd)
             except OSError as error:
                 errors.append(error)
-        if not errors and self._current and self.index.fits(owner):
-            self._changed = True
-            try:
-                self.index.remove(owner)
-            except OSError:
                 self._current = False
+        try:
+            if owner is not None and self._current and self.index.fits(owner):
+                self.index.remove(owner)
+        except OSError:
+            self._current = False
         return errors
 
     def leases(self) -> Iterator[Lease]:
-        """Read every lease. The one expensive way to look at them: as many reads as leases."""
+        """Read every lease: as many reads as there are leases, unlike everything above."""
         for name in os.listdir(self.dir_fd):
-            try:
-                parse_address(name)
-                mtime = os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False).st_mtime
-            except (ValueError, FileNotFoundError):
-                continue
-            content = self.content(name)
-            if content is not None:
-                yield Lease(name, content, mtime)
+            lease = self.lease(name)
+            if lease is not None:
+                yield lease
+
+    def lease(self, name: str) -> Lease | None:
+        """Read one lease; None when there is none, or the name is no address."""
+        try:
+            parse_address(name)
+            mtime = os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False).st_mtime
+        except (ValueError, FileNotFoundError):
+            return None
+        content = read(name, self.dir_fd)
+        return None if content is None else Lease(name, content, mtime)
 
     def names(self) -> set[str]:
         """Return the names in the directory; those of leases are addresses."""
@@ -183,15 +176,15 @@ class Store:
     # ------------------------------------------------------------------------- round robin
 
     def last_reserved(self, range_index: int) -> Address | None:
-        """Return the address that the range set gave last; None if unknown."""
-        content = _read(f"{_LAST}{range_index}", self.dir_fd)
+        """Return the address that a range set gave last; None if unknown."""
+        content = read(f"{_LAST}{range_index}", self.dir_fd) or b""
         try:
-            return parse_address((content or b"").rstrip(b"\0").decode())
+            return parse_address(content.rstrip(b"\0").decode())
         except ValueError:
             return None
 
     def set_last_reserved(self, range_index: int, address: Address) -> None:
-        """Note the address that the range set gave last.
+        """Note the address that a range set gave last.
 
         In place: replacing the file, by rename or O_TRUNC, makes ext4 write it out at once, which
         costs more than the rest of an ADD. A shorter text is padded before the file is cut: the
@@ -210,29 +203,23 @@ class Store:
 
     # ------------------------------------------------------------------------------ inside
 
-    def _publish(self, draft: _Draft, name: str) -> bool:
+    def _publish(self, draft: Draft, name: str) -> bool:
         """Link the draft to the address's name; False when somebody holds the address."""
-        self._changed = True
         self._made.append((name, draft.inode))  # before: an interrupt may come at any point
-        if draft.link(name):
-            return True
-        if self._is_empty(name):
-            os.unlink(name, dir_fd=self.dir_fd)
-            if draft.link(name):
-                return True
-        self._made.pop()
-        return False
-
-    def _is_empty(self, name: str) -> bool:
-        try:
-            stat = os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return stat.st_size == 0 and stat.st_mode & 0o170000 == 0o100000
+        linked = draft.link(name)
+        if not linked and is_empty(name, self.dir_fd):
+            unlink(name, self.dir_fd)
+            linked = draft.link(name)
+        if linked:
+            self._changed = True
+        else:
+            self._made.pop()
+        return linked
 
     def _roll_back(self) -> None:
         """Remove the leases of this visit, and no others: the inode tells."""
         while self._made:
+            self._changed = True
             name, inode = self._made[-1]
             try:
                 if os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False).st_ino == inode:
@@ -249,9 +236,10 @@ class Store:
         return address if self.owner(name) == owner else None
 
     def _names(self, owner: Owner) -> list[str]:
-        if self._owners is None and (not self._current or not self.index.fits(owner)):
+        """Return the leases that may be the attachment's, by the index or by a walk."""
+        if self._owners is None and not (self._current and self.index.fits(owner)):
             self._owners = self._walk()
-            if not self._current:
+            if not self._current and self._lock_fd != _NO_LOCK:
                 self._rebuild(self._owners)
         if self._owners is not None:
             return self._owners.get(owner, [])
@@ -262,69 +250,75 @@ class Store:
         """Read every file of the directory and sort the leases by owner."""
         owners: dict[Owner, list[str]] = {}
         for name in os.listdir(self.dir_fd):
-            if name == "lock" or name.startswith(_LAST):
+            if name in ("lock", DRAFT) or name.startswith(_LAST):
                 continue
             owner = self.owner(name)
-            if owner is not None and name != _DRAFT:
+            if owner is not None:
                 owners.setdefault(owner, []).append(name)
         return owners
 
     def _rebuild(self, owners: dict[Owner, list[str]]) -> None:
-        """Write the index anew; where that cannot be done, every call walks."""
+        """Write the index anew; where that cannot be done, every visit walks."""
         try:
-            _unlink(_DRAFT, self.dir_fd)
+            unlink(DRAFT, self.dir_fd)
             self.index.rebuild(owners)
             self._current = self._changed = True
         except OSError:
             pass
 
-    def _seal(self) -> None:
+
+_NO_LEASES = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def _directory(path: str, *, create: bool) -> int | None:
+    """Open the directory; None when there can be no leases and it shall not be made."""
+    while True:
         try:
-            self.index.seal(self.dir_fd)
-        except OSError:  # then the next call walks
-            pass
-
-
-class _Draft:
-    """A complete lease without a name, or, where the file system cannot, with a hidden one."""
-
-    __slots__ = ("_fd", "_named", "_store", "inode")
-
-    def __init__(self, store: Store, text: str) -> None:
-        self._store = store
-        self._named = False
-        content = text.encode("utf-8", "surrogateescape")
-        try:
-            flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
-            self._fd = os.open(".", flags, 0o600, dir_fd=store.dir_fd)
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno not in _NO_TMPFILE:
+            if not create and error.errno in _NO_LEASES:
+                return None
+            if error.errno != errno.ENOENT:
                 raise
-            _unlink(_DRAFT, store.dir_fd)
-            self._named = True
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            self._fd = os.open(_DRAFT, flags, 0o600, dir_fd=store.dir_fd)
-        try:
-            _write(self._fd, content)
-            self.inode = os.fstat(self._fd).st_ino
-        except BaseException:
-            self.__exit__()
-            raise
+        os.makedirs(path, 0o755, exist_ok=True)
 
-    def link(self, name: str) -> bool:
-        """Give the draft a name; False when the name is taken."""
-        dir_fd = self._store.dir_fd
-        source = _DRAFT if self._named else f"/proc/self/fd/{self._fd}"
-        try:
-            os.link(source, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=True)
-        except FileExistsError:
-            return False
-        return True
 
-    def __enter__(self) -> _Draft:
-        return self
+def _locked(path: str, dir_fd: int, timeout_s: float, index: Index) -> Store | None:
+    """Take the lock; None when the directory was replaced while we waited."""
+    try:
+        lock_fd = os.open("lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o750, dir_fd=dir_fd)
+    except FileNotFoundError:  # the directory has been removed under our feet
+        return None
+    store = None
+    try:
+        _take(lock_fd, f"{path}/lock", timeout_s)
+        if _is_same(lock_fd, f"{path}/lock"):
+            store = Store(path, dir_fd, lock_fd, index)
+    finally:
+        if store is None:
+            os.close(lock_fd)
+    return store
 
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
-        if self._named:
-            _unlink(_DRAFT, self._store.dir_fd)
+
+def _take(lock_fd: int, path: str, timeout_s: float) -> None:
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        from ipam import lock  # only when somebody else holds it
+
+        if not lock.wait(lock_fd, timeout_s):
+            who = lock.holder(lock_fd)
+            raise CNIError(
+                TRY_AGAIN_LATER,
+                f"waited {timeout_s:g} s for the lock {path}"
+                + (f", which {who} holds" if who else ", which another process holds"),
+                "if that process is stopped or hangs, continue or end it; "
+                "ipam.lockTimeout sets how many seconds to wait",
+            ) from None
+
+
+def _is_same(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

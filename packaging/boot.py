@@ -1,13 +1,14 @@
 """The first lines of Python that a frozen plugin runs: our own modules, without a search for them.
 
-plugins.spec puts two constants above this text and makes one script of it per executable:
-MODULES, {module name: (is a package, marshalled code)} with every module of ours that the program can
-reach, and ENTRY, the name of the module to run. The script takes the place of PyInstaller's own bootstrap,
-whose archive reader, import hooks and ctypes patches cost more than our whole program (docs/decisions).
+plugins.spec puts two constants above this text and makes one script of it per executable: MODULES,
+{module name: (is a package, marshalled code)} with every module of ours that the program can reach,
+and ENTRY, the name of the module to run. The script takes the place of PyInstaller's own bootstrap,
+whose archive reader, import hooks and ctypes patches cost more than our whole program
+(docs/decisions).
 
-What it knows: the bytes above, and the environment variables that the bootloader leaves behind. What it
-must not know: anything about CNI. Rarely used modules of the standard library lie as ordinary .pyc files
-in the contents directory and are found by the ordinary importer.
+What it knows: the bytes above, and the environment variables that the bootloader leaves behind.
+What it must not know: anything about CNI. Rarely used modules of the standard library lie as
+ordinary .pyc files in the contents directory and are found by the ordinary importer.
 
 Imports: sys, os, gc, marshal and importlib's frozen half, all in the interpreter already. (Not even
 __future__: that is a module too, and the importer for it stands below.)
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     MODULES: dict[str, tuple[bool, bytes]] = {}
     ENTRY = ""
 
-# What the bootloader sets for its own second start. Programs that we execute must not inherit it: they
-# are other programs, with other libraries.
+# What the bootloader sets for its own second start. Programs that we execute must not inherit it:
+# they are other programs, with other libraries.
 BOOTLOADER_VARIABLES = (
     "_PYI_ARCHIVE_FILE",
     "_PYI_APPLICATION_HOME_DIR",
@@ -44,7 +45,7 @@ class Modules:
     def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         """Spec of a module of ours; None for everybody else's."""
         module = MODULES.get(name)
-        return None if module is None else ModuleSpec(name, Modules, is_package=module[0])
+        return None if module is None else ModuleSpec(name, Modules, is_package=module[0])  # type: ignore[arg-type]
 
     @staticmethod
     def create_module(_spec: ModuleSpec) -> None:
@@ -53,7 +54,7 @@ class Modules:
     @staticmethod
     def exec_module(module: "ModuleType") -> None:
         """Run a module's code in its namespace."""
-        exec(loads(MODULES[module.__name__][1]), module.__dict__)  # noqa: S102, S302: our own code
+        exec(loads(MODULES[module.__name__][1]), module.__dict__)
 
 
 def restore_environment(environ: dict[str, str]) -> None:
@@ -67,8 +68,8 @@ def restore_environment(environ: dict[str, str]) -> None:
         environ["LD_LIBRARY_PATH"] = original
 
 
-gc.disable()  # a process of ten milliseconds has no time for garbage; its memory goes back as a whole
+gc.disable()  # a process of ten milliseconds gives its memory back as a whole
 sys.frozen = True  # type: ignore[attr-defined]
-sys.meta_path.insert(0, Modules)  # type: ignore[arg-type]
+sys.meta_path.insert(0, Modules)
 restore_environment(os.environ)  # type: ignore[arg-type]
-exec(loads(MODULES[ENTRY][1]))  # noqa: S102, S302: ENTRY's code runs here, as __main__
+exec(loads(MODULES[ENTRY][1]))  # ENTRY's code runs here, as __main__

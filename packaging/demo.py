@@ -1,8 +1,8 @@
 """Two pods on one node, attached by the built plugins, reach each other. Run by `./build.sh demo`.
 
-The node is private: this program starts itself again in network and mount namespaces of its own, with empty
-/run and /var/lib, as root or as root of a user namespace. They end with it, so that nothing is left behind
-however it ends.
+The node is private: this program starts itself again in network and mount namespaces of its own,
+with empty /run and /var/lib, as root or as root of a user namespace. They end with it, so that
+nothing is left behind however it ends.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     sys.exit(failed)
 
 
-# ------------------------------------------------------------------------------------------ the story
+# ---------------------------------------------------------------------------------------- the story
 
 
 def make_node() -> None:
@@ -152,7 +152,9 @@ def detach(name: str) -> None:
 
 def leftovers() -> bool:
     """Say what is left of the pods; whether anything is."""
-    ports = json.loads(run("ip", "-j", "link", "show", "master", "cni0", check=False).stdout or "[]")
+    ports = json.loads(
+        run("ip", "-j", "link", "show", "master", "cni0", check=False).stdout or "[]"
+    )
     leases = [path.name for path in Path("/var/lib/cni/networks/cbr0").glob("10.*")]
     states = [path.name for path in Path("/var/lib/cni/flannel").glob("*")]
     left = [port["ifname"] for port in ports if port] + leases + states
@@ -160,11 +162,11 @@ def leftovers() -> bool:
     return bool(left)
 
 
-# -------------------------------------------------------------------------------------------- helpers
+# ------------------------------------------------------------------------------------------ helpers
 
 
 def plugin(command: str, pod: str) -> tuple[dict[str, Any], float]:
-    """Call the frozen flannel as a runtime does; its result ({} for DEL) and the time it took, in ms."""
+    """Call the frozen flannel as a runtime does; its result ({} for DEL) and its milliseconds."""
     program = str(PLUGINS / "flannel")
     environ = {
         "PATH": PATH,
@@ -187,7 +189,8 @@ def plugin(command: str, pod: str) -> tuple[dict[str, Any], float]:
     os.close(stdin)
     os.close(stdout)
     if status != 0:
-        sys.exit(f"  {command} of {pod} failed with status {os.waitstatus_to_exitcode(status)}:\n{text.decode()}")
+        ended = os.waitstatus_to_exitcode(status)
+        sys.exit(f"  {command} of {pod} failed with status {ended}:\n{text.decode()}")
     return (json.loads(text) if text.strip() else {}), milliseconds
 
 

@@ -1,7 +1,7 @@
 """What every test shares: hypothesis' settings, and the rule that a skipped test is seen.
 
-A skip is a hole in the proof. It is counted in the closing lines with its reason, and where CI=true it
-fails the run.
+A skip is a hole in the proof. It is counted in the closing lines with its reason, and where CI=true
+it fails the run.
 """
 
 from __future__ import annotations

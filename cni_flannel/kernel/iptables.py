@@ -80,7 +80,7 @@ def _setup_family(rules: Rules, family: int, environ: Mapping[str, str]) -> None
         if fresh.status == 0:
             return
         present = _chain_rules(family, rules.chain, environ)
-        if present is None:
+        if present is None:  # so that was not the reason
             break
         present += _postrouting(family, environ)
         changes = [
@@ -106,12 +106,17 @@ def teardown(
     chain: str,
     environ: Mapping[str, str],
     addresses: Sequence[Address] | None = None,
+    *,
+    seen: bool = False,
 ) -> None:
     """Take away the chain and all jumps to it; a missing program or chain is success.
 
-    With addresses, take away their jumps only, and the chain when no jump is left.
+    With addresses, take away their jumps only, and the chain when no jump is left. `seen` saves
+    the question whether there is such a chain.
     """
     if not programs.find(PROGRAM[family], environ):
+        return
+    if not seen and _chain_rules(family, chain, environ) is None:
         return
     for attempt in range(_ATTEMPTS):
         jumps = [line for line in _postrouting(family, environ) if line.endswith(f" -j {chain}")]
@@ -244,12 +249,13 @@ def _postrouting(family: int, environ: Mapping[str, str]) -> list[str]:
 def _chain_rules(family: int, chain: str, environ: Mapping[str, str]) -> list[str] | None:
     """Return the rules of a chain of ours, None when it does not exist.
 
-    Its absence has a different text in each version of iptables (1.8.9 calls it incompatible),
-    but always status 1. Whether the program works at all is seen where it lists POSTROUTING.
+    Absence has status 1 and a text that depends on the version: "No chain/target/match by that
+    name", or (1.8.9) that the chain, by its name, is incompatible.
     """
     done = _run_list(family, (chain,), environ)
-    if done.status == 1:
+    if done.status == 0:
+        return done.stdout.decode("utf-8", "surrogateescape").splitlines()
+    text = done.stderr.decode("utf-8", "replace")
+    if done.status == 1 and (chain in text or "no chain" in text.lower()):
         return None
-    if done.status:
-        raise programs.failure(f"list chain {chain}", PROGRAM[family], done)
-    return done.stdout.decode("utf-8", "surrogateescape").splitlines()
+    raise programs.failure(f"list chain {chain}", PROGRAM[family], done)

@@ -120,14 +120,14 @@ def teardown(
     """
     errors: list[CNIError] = []
     chain = rulenames.chain(network, container_id)
-    for family in _may_hold(chain):
+    for family, seen in _may_hold(chain).items():
         from cni_flannel.kernel import iptables  # only now: most teardowns find nothing
 
         addresses = None
         if prefixes is not None:
             addresses = [prefix.address for prefix in prefixes if prefix.family == family]
         try:
-            iptables.teardown(family, chain, environ, addresses)
+            iptables.teardown(family, chain, environ, addresses, seen=seen)
         except CNIError as error:
             errors.append(error)
     if _may_hold_nftables():
@@ -186,17 +186,18 @@ def collect(network: str, valid: Collection[tuple[str, str]], environ: Mapping[s
         raise combine(f'remove stale masquerading on "{network}"', errors)
 
 
-def _may_hold(chain: str) -> list[int]:
-    """Return the families whose table nat may hold the chain; asks the kernel, runs nothing.
+def _may_hold(chain: str) -> dict[int, bool]:
+    """Map the families whose table nat may hold the chain to whether it was seen there.
 
-    iptables-nft's tables are read through nfnl. Of iptables-legacy's only the names show, so
-    where there is a legacy table nat the answer is perhaps.
+    Asks the kernel, runs nothing. iptables-nft's tables are read through nfnl. Of
+    iptables-legacy's only the names show, so where there is a table nat the answer is perhaps.
     """
-    families = []
+    families = {}
     with nfnl.Ruleset() as ruleset:
         for family, nfproto in _NFPROTO.items():
-            if ruleset.may_have_chain(nfproto, "nat", chain) or _has_legacy_nat(family):
-                families.append(family)
+            seen = ruleset.may_have_chain(nfproto, "nat", chain)
+            if seen or _has_legacy_nat(family):
+                families[family] = seen
     return families
 
 

@@ -103,11 +103,12 @@ __all__ = [
     "set_port",
 ]
 
+if not TYPE_CHECKING:  # a checker knows the names, and must tell others
 
-def __getattr__(name: str) -> object:
-    """Load ``port`` when one of its names is first used: few pods have VLANs."""
-    from cni_flannel.kernel import port
+    def __getattr__(name: str) -> object:
+        """Load ``port`` when one of its names is first used: few pods have VLANs."""
+        from cni_flannel.kernel import port
 
-    if name not in {"PortVLAN", "add_port_vlan", "del_port_vlan", "dump_port_vlans"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(port, name)
+        if name not in {"PortVLAN", "add_port_vlan", "del_port_vlan", "dump_port_vlans"}:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(port, name)

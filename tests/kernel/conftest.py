@@ -1,11 +1,11 @@
 """A private node for each test: its own network and mount namespaces, gone when the test is.
 
-The node is held by one process that sleeps. It dies with its parent (PDEATHSIG), so the node vanishes even
-when pytest is killed; nothing of it can be seen from outside. Inside, /run, /var/lib and /etc/cni are empty,
-and pods are network namespaces under /run/netns, as a runtime makes them.
+The node is held by one process that sleeps. It dies with its parent (PDEATHSIG), so the node
+vanishes even when pytest is killed; nothing of it can be seen from outside. Inside, /run, /var/lib
+and /etc/cni are empty, and pods are network namespaces under /run/netns, as a runtime makes them.
 
-CNI_FLANNEL_BIN names the folder with the plugins under test (by default dist/cni-flannel); the word `source`
-runs the checkout unfrozen.
+CNI_FLANNEL_BIN names the folder with the plugins under test (by default dist/cni-flannel); the word
+`source` runs the checkout unfrozen.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GO_PLUGINS = "/usr/lib/cni"
 PROGRAMS = {"flannel": "cni_flannel", "bridge": "cni_flannel", "host-local": "ipam"}
 
-# Runs as the holder, inside the new namespaces. /etc/cni may be missing on the machine and must not be made
-# there: then it lies in an overlay. The last line says "ready" and waits.
+# Runs as the holder, inside the new namespaces. /etc/cni may be missing on the machine and must not
+# be made there: then it lies in an overlay. The last line says "ready" and waits.
 HOLDER = """
 set -e
 mount -t tmpfs -o mode=755 node /run
@@ -40,8 +40,8 @@ if [ -d /etc/cni ]; then
     mount -t tmpfs node /etc/cni
 else
     mkdir -p /run/.etc/upper /run/.etc/work
-    mount -t overlay -o lowerdir=/etc,upperdir=/run/.etc/upper,workdir=/run/.etc/work node /etc 2>/dev/null &&
-        mkdir /etc/cni || true
+    layers=lowerdir=/etc,upperdir=/run/.etc/upper,workdir=/run/.etc/work
+    mount -t overlay -o $layers node /etc 2>/dev/null && mkdir /etc/cni || true
 fi
 mount -t sysfs -o ro node /sys 2>/dev/null || true
 ip link set lo up
@@ -178,7 +178,7 @@ class Node:
         """Path of a plugin: our own by its name, any other by its absolute path."""
         return plugin if plugin.startswith("/") else str(self.plugins / plugin)
 
-    def cni(  # noqa: PLR0913 the parameters of the protocol
+    def cni(
         self,
         command: str,
         conf: dict[str, Any] | bytes,
@@ -198,7 +198,7 @@ class Node:
         stdin = conf if isinstance(conf, bytes) else json.dumps(conf).encode()
         return self.run([self.program(plugin)], stdin, environ, check=False)
 
-    # ---------------------------------------------------------------------------- state of the kernel
+    # -------------------------------------------------------------------------- state of the kernel
 
     def ip(self, *argv: str, pod: str | None = None) -> list[dict[str, Any]]:
         """Run `ip -j -d ...`, on the node or in a pod, and give what it prints."""
@@ -258,7 +258,7 @@ class Node:
         return path
 
     def write_subnet_env(self, path: str = "/run/flannel/subnet.env", **values: str | None) -> str:
-        """Write the daemon's file: `subnet="10.244.2.1/24"` is FLANNEL_SUBNET; None leaves a line out."""
+        """Write the daemon's file: `subnet="10.244.2.1/24"` is FLANNEL_SUBNET; None is no line."""
         lines: dict[str, str | None] = {
             "network": "10.244.0.0/16",
             "subnet": "10.244.1.1/24",
@@ -304,7 +304,7 @@ def shim(package: str) -> str:
 
 @pytest.fixture(scope="session")
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with flannel, host-local and bridge: links to the frozen ones, or shims of the checkout."""
+    """A folder with flannel, host-local and bridge: links to the frozen ones, or shims."""
     where = os.environ.get("CNI_FLANNEL_BIN") or str(ROOT / "dist" / "cni-flannel")
     folder = tmp_path_factory.mktemp("plugins")
     for name, package in PROGRAMS.items():

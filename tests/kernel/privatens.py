@@ -13,10 +13,12 @@ import pickle
 import signal
 import subprocess
 import traceback
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +49,7 @@ def _in_child(body: Callable[[], T]) -> T:
         try:
             os.close(read)
             _die_with(parent)
+            answer: tuple[bool, object]
             try:
                 answer = (True, body())
             except BaseException:  # noqa: BLE001 - the parent raises it

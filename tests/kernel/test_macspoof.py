@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +13,9 @@ from cni import process
 from cni.errors import INVALID_ENVIRONMENT, CNIError
 from cni_flannel.kernel import macspoof
 from tests.kernel.privatens import inside, needs_root, new_pod, private, sh
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [pytest.mark.kernel, needs_root]
 

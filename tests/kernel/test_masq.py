@@ -7,16 +7,20 @@ import json
 import os
 import shutil
 import socket
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni import process
-from cni.cidr import Prefix, parse_prefix
+from cni.cidr import parse_prefix
 from cni.errors import CNIError
 from cni_flannel.kernel import masq, rulenames
 from tests.kernel.privatens import inside, needs_root, new_pod, private, sh, spawn_inside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cni.cidr import Prefix
 
 pytestmark = [pytest.mark.kernel, needs_root]
 
@@ -93,8 +97,10 @@ def test_the_nftables_rules_are_the_documented_ones() -> None:
         "table inet cni_plugins_masquerade {",
         'comment "Masquerading for plugins from github.com/containernetworking/plugins"',
         "chain masq_checks {",
-        'comment "Masquerade traffic from certain IPs to any (non-multicast) IP '
-        'outside their subnet"',
+        (
+            'comment "Masquerade traffic from certain IPs to any (non-multicast) IP '
+            'outside their subnet"'
+        ),
         f'ip saddr 10.7.0.2 ip daddr != 10.7.0.0/24 masquerade comment "{comment}"',
         f'ip6 saddr fd00:7::2 ip6 daddr != fd00:7::/64 masquerade comment "{comment}"',
         "}",
@@ -198,9 +204,8 @@ def test_a_chain_without_a_jump_goes_too() -> None:
 @private
 def test_half_of_the_rules_is_completed() -> None:
     note = '-m comment --comment \'name: "net" id: "cid"\''
-    sh(
-        f"iptables -t nat -N {CHAIN}; iptables -t nat -A {CHAIN} ! -d 224.0.0.0/4 {note} -j MASQUERADE"
-    )
+    sh(f"iptables -t nat -N {CHAIN}")
+    sh(f"iptables -t nat -A {CHAIN} ! -d 224.0.0.0/4 {note} -j MASQUERADE")
     masq.setup("iptables", "net", "cid", "eth0", PREFIXES, ENVIRON)
     assert masq.verify("iptables", "net", "cid", "eth0", PREFIXES, ENVIRON) == []
     assert [line.rpartition(" ")[2] for line in saved()[1:4]] == [CHAIN, "ACCEPT", "MASQUERADE"]
@@ -339,7 +344,7 @@ def test_traffic_leaves_with_the_node_s_address(kind: str, tmp_path: Path) -> No
     assert inside(pod, lambda: seen_by("192.0.2.2")) == ""
 
 
-# ------------------------------------------------------------------------- beside the Go bridge plugin
+# ------------------------------------------------------------------ beside the Go bridge plugin
 
 
 def go(command: str, pod: int, data_dir: Path) -> None:

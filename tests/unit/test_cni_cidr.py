@@ -63,7 +63,8 @@ def test_a_prefix_keeps_its_host_bits(
 @pytest.mark.parametrize(
     "text",
     ["10.0.0.0", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/+8", "10.0.0.0/255.0.0.0",
-     "fd00::/129", "/8", "x/8", "10.0.0.0/8/8", "::ffff:10.0.0.0/24", "10.0.0.0/\u0668", "1.2.3.4/99999999"],
+     "fd00::/129", "/8", "x/8", "10.0.0.0/8/8", "::ffff:10.0.0.0/24", "10.0.0.0/\u0668",
+     "1.2.3.4/99999999"],
 )  # fmt: skip
 def test_a_bad_prefix_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="invalid CIDR address: ") as caught:
@@ -113,7 +114,9 @@ def test_containing_and_overlapping() -> None:
 
 
 def test_values_compare_and_hash() -> None:
-    assert {parse_prefix("10.0.0.1/8"), Prefix(Address(4, 0x0A000001), 8)} == {parse_prefix("10.0.0.1/8")}
+    assert {parse_prefix("10.0.0.1/8"), Prefix(Address(4, 0x0A000001), 8)} == {
+        parse_prefix("10.0.0.1/8")
+    }
     assert Address(4, 1) != Address(6, 1)
     assert Address(4, 1) != 1
     assert Prefix(Address(4, 1), 8) != "0.0.0.1/8"

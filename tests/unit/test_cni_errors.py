@@ -81,7 +81,9 @@ def test_the_host_veths_name_is_stable_and_has_the_fields_shape() -> None:
 
 
 def test_parts_cannot_run_into_each_other() -> None:
-    assert Attachment("a", "bc", "d").host_veth_name() != Attachment("ab", "c", "d").host_veth_name()
+    assert (
+        Attachment("a", "bc", "d").host_veth_name() != Attachment("ab", "c", "d").host_veth_name()
+    )
 
 
 def test_an_alias_is_read_back() -> None:
@@ -89,7 +91,9 @@ def test_an_alias_is_read_back() -> None:
     assert parse_alias(ONE.alias()) == ONE
 
 
-@pytest.mark.parametrize("text", ["", "flannel", "flannel::a:b", "x:cbr0:c1:eth0", "flannel:a:b:c:d"])
+@pytest.mark.parametrize(
+    "text", ["", "flannel", "flannel::a:b", "x:cbr0:c1:eth0", "flannel:a:b:c:d"]
+)
 def test_a_strangers_alias_is_nobodys(text: str) -> None:
     assert parse_alias(text) is None
 

@@ -97,7 +97,9 @@ def test_the_newest_shape_is_alphabetic() -> None:
 
 @pytest.mark.parametrize("wanted", version.SUPPORTED)
 def test_an_interface_index_of_zero_is_kept_and_empty_parts_are_not(wanted: str) -> None:
-    out = version.convert({"ips": [{"address": "10.0.0.2/24", "gateway": "", "interface": 0}]}, wanted)
+    out = version.convert(
+        {"ips": [{"address": "10.0.0.2/24", "gateway": "", "interface": 0}]}, wanted
+    )
     if wanted in ("0.1.0", "0.2.0"):
         assert out == {"cniVersion": wanted, "ip4": {"ip": "10.0.0.2/24"}, "dns": {}}
     elif wanted < "1":
@@ -109,7 +111,9 @@ def test_an_interface_index_of_zero_is_kept_and_empty_parts_are_not(wanted: str)
 
 
 def test_routes_of_a_family_without_address_are_dropped_in_the_oldest_shape() -> None:
-    out = version.convert({"ips": [{"address": "fd00::2/64"}], "routes": [{"dst": "0.0.0.0/0"}]}, "0.2.0")
+    out = version.convert(
+        {"ips": [{"address": "fd00::2/64"}], "routes": [{"dst": "0.0.0.0/0"}]}, "0.2.0"
+    )
     assert out == {"cniVersion": "0.2.0", "ip6": {"ip": "fd00::2/64"}, "dns": {}}
 
 
@@ -119,7 +123,7 @@ def test_the_oldest_shape_needs_an_address() -> None:
 
 
 def test_an_unknown_shape_has_no_converter() -> None:
-    with pytest.raises(CNIError, match="no converter for CNI result version 1.1.0 to 9.9.9"):
+    with pytest.raises(CNIError, match=r"no converter for CNI result version 1\.1\.0 to 9\.9\.9"):
         version.convert({}, "9.9.9")
 
 
@@ -141,7 +145,7 @@ def test_each_shape_is_read_back() -> None:
 
 
 def test_a_foreign_result_becomes_canonical() -> None:
-    foreign = {
+    foreign: dict[str, Any] = {
         "CNIVersion": "1.0.0",
         "IPs": [{"Address": "::ffff:10.0.0.2/120", "gateway": "", "Interface": 0, "x": 1}],
         "routes": [{"dst": "FD00::/8", "GW": "FE80::01"}],
@@ -155,7 +159,8 @@ def test_a_foreign_result_becomes_canonical() -> None:
 
 
 BAD_RESULTS: list[tuple[Any, str, str]] = [
-    ({"cniVersion": "0.4.0"}, "1.1.0", 'result type supports [1.0.0 1.1.0] but unmarshalled CNIVersion is "0.4.0"'),
+    ({"cniVersion": "0.4.0"}, "1.1.0",
+     'result type supports [1.0.0 1.1.0] but unmarshalled CNIVersion is "0.4.0"'),
     ({}, "7", 'unsupported CNI result version "7"'),
     ([], "1.0.0", "result must be an object, not []"),
     ({"ips": {}}, "1.0.0", "ips must be a list"),
@@ -164,7 +169,8 @@ BAD_RESULTS: list[tuple[Any, str, str]] = [
     ({"ips": [{"address": "10.0.0.1"}]}, "1.0.0", "invalid CIDR address: 10.0.0.1"),
     ({"ips": [{"address": 7}]}, "1.0.0", "ips.address must be a string, not 7"),
     ({"ips": [{"address": "10.0.0.1/8", "gateway": "z"}]}, "1.0.0", "invalid IP address: z"),
-    ({"ips": [{"address": "10.0.0.1/8", "interface": True}]}, "1.0.0", "must be an integer, not true"),
+    ({"ips": [{"address": "10.0.0.1/8", "interface": True}]}, "1.0.0",
+     "must be an integer, not true"),
     ({"interfaces": [{"name": 3}]}, "1.0.0", "interfaces.name must be a string"),
     ({"interfaces": [{"name": "a", "mtu": "1500"}]}, "1.1.0", "interfaces.mtu must be an integer"),
     ({"routes": [{"dst": "10.0.0.0/8", "table": "x"}]}, "1.1.0", "routes.table must be an integer"),
@@ -174,7 +180,9 @@ BAD_RESULTS: list[tuple[Any, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("result", "shape", "words"), BAD_RESULTS, ids=[row[2] for row in BAD_RESULTS])
+@pytest.mark.parametrize(
+    ("result", "shape", "words"), BAD_RESULTS, ids=[row[2] for row in BAD_RESULTS]
+)
 def test_a_bad_result_is_told(result: Any, shape: str, words: str) -> None:
     with pytest.raises(CNIError) as caught:
         version.decode(result, shape)
@@ -182,7 +190,10 @@ def test_a_bad_result_is_told(result: Any, shape: str, words: str) -> None:
 
 
 def test_prev_result_is_read_by_the_confs_version() -> None:
-    conf = {"cniVersion": "0.4.0", "prevResult": {"ips": [{"version": "4", "address": "10.0.0.2/24"}]}}
+    conf = {
+        "cniVersion": "0.4.0",
+        "prevResult": {"ips": [{"version": "4", "address": "10.0.0.2/24"}]},
+    }
     assert version.prev_result(conf) == {"ips": [{"address": "10.0.0.2/24"}]}
     assert version.prev_result({}) is None
     with pytest.raises(CNIError, match="could not parse prevResult: result must be an object"):
@@ -197,7 +208,8 @@ VERSIONS = [
     ("CHECK", "9.9.9", 1, "plugin version does not allow CHECK"),
     ("CHECK", "0.5.0", 1, "incompatible CNI versions"),
     ("CHECK", "1.0", 1, "incompatible CNI versions"),
-    ("CHECK", "x", 6, 'failed to convert major version part "x": strconv.Atoi: parsing "x": invalid syntax'),
+    ("CHECK", "x", 6,
+     'failed to convert major version part "x": strconv.Atoi: parsing "x": invalid syntax'),
     ("CHECK", "1.x", 6, 'failed to convert minor version part "x"'),
     ("CHECK", "1.0.-1", 6, 'failed to convert micro version part "-1"'),
     ("CHECK", "1.0.0.0", 6, 'invalid version "1.0.0.0": too many parts'),
@@ -208,7 +220,9 @@ VERSIONS = [
 
 
 @pytest.mark.parametrize(("command", "wanted", "code", "words"), VERSIONS)
-def test_a_wrong_version_is_refused_as_in_go(command: str, wanted: str, code: int, words: str) -> None:
+def test_a_wrong_version_is_refused_as_in_go(
+    command: str, wanted: str, code: int, words: str
+) -> None:
     with pytest.raises(CNIError) as caught:
         version.check(command, wanted)
     assert caught.value.code == code
@@ -263,7 +277,9 @@ BAD_ARGS = [
     ("IP=a=b", 'ARGS: invalid pair "IP=a=b"'),
     ("X=1;y=2;IP=a", 'ARGS: unknown args ["X=1" "y=2"]'),
     ("X=1;IgnoreUnknown=false", 'ARGS: unknown args ["X=1"]'),
-    ("IgnoreUnknown=7", 'ARGS: error parsing value of pair "IgnoreUnknown=7": boolean unmarshal error: invalid input 7'),
+    ("IgnoreUnknown=7",
+     ('ARGS: error parsing value of pair "IgnoreUnknown=7": '
+     "boolean unmarshal error: invalid input 7")),
 ]  # fmt: skip
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,9 +61,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("raw", "words"), REFUSED, ids=lambda case: str(case)[:20])
 def test_it_refuses_with_a_position(raw: bytes, words: str) -> None:
-    with pytest.raises(ValueError, match="") as caught:  # noqa: PT011
+    with pytest.raises(ValueError, match=re.escape(words)):
         wire.loads(raw)
-    assert words in str(caught.value)
 
 
 def test_text_is_read_as_bytes_are() -> None:
@@ -98,7 +101,7 @@ def test_a_value_too_deep_to_write_is_refused() -> None:
 
 
 def test_pretty_text_is_gos() -> None:
-    value = {"z": {}, "a": [], "l": [1, {"k": "v"}], "n": None}
+    value: dict[str, Any] = {"z": {}, "a": [], "l": [1, {"k": "v"}], "n": None}
     expected = """{
     "z": {},
     "a": [],
@@ -112,6 +115,28 @@ def test_pretty_text_is_gos() -> None:
 }"""
     assert wire.dumps_pretty(value) == expected
     assert json.loads(expected) == value
+
+
+WITHOUT_C = r"""
+import sys
+sys.path.insert(0, sys.argv[1])
+sys.modules["_json"] = None
+from cni import wire
+assert wire.loads(b'{"a":[1e3,"\u00e9"]}') == {"a": [1000, "\u00e9"]}
+assert wire.dumps({"b": 1, "a": "\u00e9"}) == '{"a":"\\u00e9","b":1}'
+assert wire.dumps_pretty({"a": ["x"]}).count("\n") == 4
+for bad in (b"", b"{} x", b"NaN", b"[" * 100000):
+    try:
+        wire.loads(bad)
+    except ValueError:
+        continue
+    raise SystemExit(f"accepted {bad[:9]!r}")
+"""
+
+
+def test_an_interpreter_without_the_c_module_reads_the_same() -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    subprocess.run([sys.executable, "-I", "-S", "-c", WITHOUT_C, root], check=True, timeout=20)
 
 
 CANONICAL: list[tuple[dict[str, Any], dict[str, Any]]] = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,9 @@ from cni.cidr import parse_prefix
 from cni.errors import INVALID_NETWORK_CONFIG, KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError
 from cni.process import Completed
 from cni_flannel.kernel import iptables, masq, nfnl, nftables, nlmsg, programs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PREFIXES = [parse_prefix("10.7.0.2/24"), parse_prefix("fd00:7::2/64")]
 

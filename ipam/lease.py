@@ -1,0 +1,129 @@
+r"""The lease file: what it says, and how one comes into being whole.
+
+`containerID CR LF ifname`, no line break at the end; older plugins wrote the container ID alone.
+Readers strip white space, as Go's does. An empty file is what a killed Go plugin leaves: nobody's
+lease. Knows nothing of locks, ranges and the index; raises OSError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
+    from ipam.index import Owner
+
+DRAFT = ".new-lease"  # only where the file system has no files without a name
+_LINE_BREAK = "\r\n"
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+
+
+class Lease:
+    """One lease file; `owner` is None when it is empty or says nothing sensible."""
+
+    __slots__ = ("content", "mtime", "name", "owner")
+
+    def __init__(self, name: str, content: bytes, mtime: float) -> None:
+        self.name = name
+        self.content = content
+        self.owner = owner_of(content)
+        self.mtime = mtime
+
+
+def owner_of(content: bytes) -> Owner | None:
+    """Return (container ID, ifname) of a lease file's bytes, ("...", "") in the old format."""
+    text = content.decode("utf-8", "surrogateescape").strip()
+    container_id, _, ifname = text.partition(_LINE_BREAK)
+    bad = "/" in text or "\0" in text or ":" in text or not container_id or len(text.split()) > 2
+    return None if bad else (container_id, ifname)
+
+
+def read(name: str, dir_fd: int) -> bytes | None:
+    """Return the bytes of a small file; None when it is missing or no regular file."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(fd, 4096)
+    except IsADirectoryError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def is_empty(name: str, dir_fd: int) -> bool:
+    """Whether a regular file of that name holds nothing."""
+    try:
+        stat = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return stat.st_size == 0 and stat.st_mode & 0o170000 == 0o100000
+
+
+def unlink(name: str, dir_fd: int) -> None:
+    """Remove a file; fine when it is not there."""
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        pass
+
+
+class Draft:
+    """A complete lease that has no name yet.
+
+    A file without a name (O_TMPFILE, open(2)): SIGKILL leaves nothing of it. File systems that
+    have none get a hidden file in the same directory, whose name is no address, so that Go's
+    plugin never takes it for a lease.
+    """
+
+    __slots__ = ("_dir_fd", "_fd", "_named", "inode")
+
+    def __init__(self, dir_fd: int, owner: Owner) -> None:
+        self._dir_fd = dir_fd
+        self._named = False
+        try:
+            flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
+            self._fd = os.open(".", flags, 0o600, dir_fd=dir_fd)
+        except OSError as error:
+            if error.errno not in _NO_TMPFILE:
+                raise
+            self._named = True
+            unlink(DRAFT, dir_fd)
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+            self._fd = os.open(DRAFT, flags, 0o600, dir_fd=dir_fd)
+        try:
+            content = _LINE_BREAK.join(owner).encode("utf-8", "surrogateescape")
+            if os.write(self._fd, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.inode = os.fstat(self._fd).st_ino
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def link(self, name: str) -> bool:
+        """Make the lease appear under `name`; False when the name is taken."""
+        source = DRAFT if self._named else f"/proc/self/fd/{self._fd}"
+        try:
+            # a directory descriptor on both sides makes Python use linkat(2), which follows
+            os.link(
+                source,
+                name,
+                src_dir_fd=self._dir_fd,
+                dst_dir_fd=self._dir_fd,
+                follow_symlinks=True,
+            )
+        except FileExistsError:
+            return False
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+        if self._named:
+            unlink(DRAFT, self._dir_fd)

@@ -1,0 +1,180 @@
+"""Whether the holder of a lease is provably gone. In doubt it lives.
+
+Witnesses, the first three for life, the last two for death:
+- the host veth, whose name follows from the attachment (cni/attachment.py);
+- the network namespace recorded at ADD (ipam/index.py), or, for what Go's plugins attached, in
+  libcni's result cache `/var/lib/cni/results/<network>-<containerID>-<ifname>`: its path leads
+  to a namespace, or a process or a mount is still in it;
+- (a path under /proc says nothing once its process is gone: others may share the namespace;)
+- the lease is older than this boot, and nothing above lives;
+- every namespace known of it is gone, and so is the veth.
+
+Reads the kernel and files, changes nothing. Imported only when a pool is full, an attachment
+comes twice, and for GC.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from cni import wire
+from cni.attachment import Attachment
+from cni.native import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ipam.index import Entry, Owner
+
+RESULTS_DIR = "/var/lib/cni/results"
+_MARGIN_S = 5.0
+_VETH_NAMES = 4  # the first, and those that are used when a stranger has it
+
+
+class Witness:
+    """What is known of one network's attachments at this moment; made anew for each sweep."""
+
+    __slots__ = ("_boot", "_living", "_network", "_nsfs", "_proc", "_results_dir")
+
+    def __init__(
+        self,
+        network: str,
+        results_dir: str = RESULTS_DIR,
+        *,
+        proc: str = "/proc",
+        run_dir: str = "/run",
+    ) -> None:
+        self._network = network
+        self._results_dir = results_dir
+        self._proc = proc
+        self._boot = boot_time(run_dir)
+        self._nsfs = _device(f"{proc}/self/ns/net")
+        self._living: set[int] | None = None
+
+    def proof_of_death(self, owner: Owner | None, mtime: float, entry: Entry | None) -> str:
+        """Return why a holder is known to be gone, or "" when it lives or may live.
+
+        `owner` None is a lease that does not say whose it is. `mtime` is the lease file's.
+        """
+        if owner is not None and self._has_veth(owner):
+            return ""
+        known = self._namespaces(owner, entry) if owner is not None else []
+        states = [self._is_gone(path, identity) for path, identity in known]
+        if False in states:
+            return ""
+        if mtime < self._boot:
+            return "the lease is older than this boot"
+        if states and None not in states:
+            return f"its network namespace {known[0][0]} is gone"
+        return ""
+
+    def _has_veth(self, owner: Owner) -> bool:
+        container_id, ifname = owner
+        if not ifname:
+            return False
+        attachment = Attachment(self._network, container_id, ifname)
+        return any(_is_link(attachment.host_veth_name(n)) for n in range(_VETH_NAMES))
+
+    def _namespaces(self, owner: Owner, entry: Entry | None) -> list[tuple[str, str]]:
+        """Collect (path, "device:inode" or "") of the namespaces the attachment was seen in."""
+        known = [(entry.netns_path, entry.netns_id)] if entry and entry.netns_path else []
+        for name in self._cached(owner):
+            path = _cached_netns(f"{self._results_dir}/{name}")
+            if path and all(path != one for one, _ in known):
+                known.append((path, ""))
+        return known
+
+    def _cached(self, owner: Owner) -> list[str]:
+        container_id, ifname = owner
+        stem = f"{self._network}-{container_id}-"
+        if ifname:
+            return [stem + ifname]
+        try:
+            return [name for name in os.listdir(self._results_dir) if name.startswith(stem)]
+        except OSError:
+            return []
+
+    def _is_gone(self, path: str, identity: str) -> bool | None:
+        """Whether a namespace is gone; None when that cannot be known."""
+        try:
+            stat = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            stat = None
+        except OSError:
+            return None
+        if stat is not None and self._nsfs is None:
+            return None
+        if stat is not None and stat.st_dev == self._nsfs:
+            if identity in ("", f"{stat.st_dev}:{stat.st_ino}"):
+                return False
+        elif not identity:  # no path, or one that leads to something else
+            return None if path.startswith("/proc/") else True
+        living = self._living_namespaces()
+        return None if living is None else int(identity.partition(":")[2] or 0) not in living
+
+    def _living_namespaces(self) -> set[int] | None:
+        """Return the inodes of the namespaces of all processes and mounts; None if not allowed."""
+        if self._living is None:
+            living = set()
+            try:
+                for pid in os.listdir(self._proc):
+                    if pid.isdigit():
+                        living.add(_inode(f"{self._proc}/{pid}/ns/net"))
+                with open(f"{self._proc}/self/mountinfo", encoding="utf-8") as mounts:
+                    # 512 24 0:4 net:[4026532221] /run/netns/x rw shared:9 - nsfs nsfs rw
+                    for line in mounts:
+                        root = line.split(" ", 4)[3]
+                        if root.startswith("net:["):
+                            living.add(int(root[5:-1]))
+            except OSError:
+                return None
+            self._living = living
+        return self._living
+
+
+def boot_time(run_dir: str = "/run") -> float:
+    """Return a wall-clock time, in seconds, that surely lies before this boot, if barely.
+
+    The wall clock may have been set since: then "now minus uptime" lies after the true boot as
+    leases of this boot were stamped. /run is empty at boot, so nothing in it is older than the
+    boot by the clock of that time: the older of the two counts.
+    """
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    try:
+        for name in os.listdir(run_dir):
+            boot = min(boot, os.lstat(f"{run_dir}/{name}").st_ctime)
+    except OSError:
+        pass
+    return boot - _MARGIN_S
+
+
+def _cached_netns(path: str) -> str:
+    """Return the "netns" of libcni's cached attachment, or ""."""
+    try:
+        with open(path, "rb") as file:
+            cached = wire.loads(file.read())
+    except (OSError, ValueError):
+        return ""
+    netns = cached.get("netns") if isinstance(cached, dict) else None
+    return netns if isinstance(netns, str) else ""
+
+
+def _is_link(name: str) -> bool:
+    try:
+        return bool(socket.if_nametoindex(name))
+    except OSError:
+        return False
+
+
+def _device(path: str) -> int | None:
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return None
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return 0

@@ -1,0 +1,478 @@
+"""One call from environment and stdin to stdout and exit status, without and with a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni import netns, skel, validate
+from cni.errors import CNIError, Interrupted
+
+if TYPE_CHECKING:
+    from cni.types import Args
+
+OTHER_NS = "/proc/self/ns/mnt"  # a file of nsfs that is not our network namespace
+ENV = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "c1",
+    "CNI_NETNS": OTHER_NS,
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/opt/cni/bin",
+}
+CONF: dict[str, Any] = {"cniVersion": "1.1.0", "name": "n", "type": "t"}
+
+
+class Plugin:
+    """Remembers its calls; ADD returns an address, or raises what it was told to."""
+
+    def __init__(self, failure: BaseException | None = None, result: object = None) -> None:
+        self.calls: list[Args] = []
+        self.failure = failure
+        self.result = {"ips": [{"address": "10.0.0.2/24"}]} if result is None else result
+
+    def cmd_add(self, args: Args) -> object:
+        """Serve an ADD."""
+        self._serve(args)
+        return self.result
+
+    def _serve(self, args: Args) -> None:
+        self.calls.append(args)
+        if self.failure is not None:
+            raise self.failure
+
+    cmd_del = cmd_check = cmd_gc = cmd_status = _serve
+
+
+def serve(
+    conf: object = None, plugin: object = None, **environ: str
+) -> tuple[int, dict[str, Any], list[str]]:
+    notes: list[str] = []
+    stdin = conf if isinstance(conf, bytes) else json.dumps(CONF if conf is None else conf).encode()
+    given = {key: value for key, value in {**ENV, **environ}.items() if value != "unset"}
+    status, output = skel.call(plugin or Plugin(), given, stdin, notes.append)
+    return status, json.loads(output or b"{}"), notes
+
+
+def test_add_prints_the_result_in_the_confs_version() -> None:
+    status, output = skel.call(Plugin(), ENV, json.dumps(CONF).encode(), print)
+    assert status == 0
+    assert output == (
+        b'{\n    "cniVersion": "1.1.0",\n    "ips": [\n        {\n'
+        b'            "address": "10.0.0.2/24"\n        }\n    ]\n}'
+    )
+
+
+@pytest.mark.parametrize("command", ["DEL", "CHECK", "GC", "STATUS"])
+def test_other_verbs_print_nothing(command: str) -> None:
+    plugin = Plugin()
+    assert skel.call(plugin, {**ENV, "CNI_COMMAND": command}, json.dumps(CONF).encode(), print) == (
+        0,
+        b"",
+    )
+    assert plugin.calls[0].command == command
+
+
+def test_the_plugin_gets_what_the_runtime_gave() -> None:
+    plugin = Plugin()
+    conf = {
+        "CNIVERSION": "1.0.0",
+        "Name": "n",
+        "runtimeconfig": {"Mac": "x"},
+        "Extra": None,
+        "dns": None,
+    }
+    serve(conf, plugin, CNI_ARGS="A=b", TRACEPARENT="t")
+    args = plugin.calls[0]
+    assert (args.container_id, args.ifname, args.netns) == ("c1", "eth0", OTHER_NS)
+    assert (args.cni_args, args.path) == ("A=b", "/opt/cni/bin")
+    assert args.environ["TRACEPARENT"] == "t"
+    assert args.conf == {
+        "cniVersion": "1.0.0", "name": "n", "runtimeConfig": {"Mac": "x"}, "Extra": None,
+    }  # fmt: skip
+
+
+def test_version_needs_nothing_and_answers_as_go() -> None:
+    assert skel.call(
+        Plugin(), {"CNI_COMMAND": "VERSION", "CNI_IFNAME": "/"}, b"rubbish", print
+    ) == (
+        0,
+        (
+            b'{"cniVersion":"1.1.0","supportedVersions":'
+            b'["0.1.0","0.2.0","0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}\n'
+        ),
+    )
+
+
+# what is bad about the environment -> the message, all of code 4
+ENVIRONMENTS: list[tuple[dict[str, str], str]] = [
+    ({"CNI_COMMAND": "unset"}, "required env variables [CNI_COMMAND] missing"),
+    ({"CNI_CONTAINERID": "", "CNI_NETNS": "unset", "CNI_IFNAME": "", "CNI_PATH": ""},
+     "required env variables [CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME,CNI_PATH] missing"),
+    ({"CNI_COMMAND": "DEL", "CNI_NETNS": "", "CNI_IFNAME": ""},
+     "required env variables [CNI_IFNAME] missing"),
+    ({"CNI_COMMAND": "GC", "CNI_PATH": "", "CNI_IFNAME": ""},
+     "required env variables [CNI_PATH] missing"),
+    ({"CNI_COMMAND": "STATUS", "CNI_PATH": ""}, "required env variables [CNI_PATH] missing"),
+    ({"CNI_CONTAINERID": "a/b", "CNI_PATH": ""}, "invalid characters in containerID"),
+    ({"CNI_CONTAINERID": "a\n"}, "invalid characters in containerID"),
+    ({"CNI_CONTAINERID": "-a"}, "invalid characters in containerID"),
+    ({"CNI_CONTAINERID": "\u00e9"}, "invalid characters in containerID"),
+    ({"CNI_CONTAINERID": "a" * 300}, "containerID is too long: 300 bytes"),
+    ({"CNI_IFNAME": "a" * 16}, "interface name is too long"),
+    ({"CNI_IFNAME": "\u00e9" * 8}, "interface name is too long"),
+    ({"CNI_IFNAME": "."}, "interface name is . or .."),
+    ({"CNI_IFNAME": ".."}, "interface name is . or .."),
+    ({"CNI_IFNAME": "a/b"}, "interface name contains / or : or whitespace characters"),
+    ({"CNI_IFNAME": "a:b"}, "interface name contains / or : or whitespace characters"),
+    ({"CNI_IFNAME": "a\u2003b"}, "interface name contains / or : or whitespace characters"),
+    ({"CNI_COMMAND": "FOO"}, "unknown CNI_COMMAND: FOO"),
+    ({"CNI_COMMAND": "add"}, "unknown CNI_COMMAND: add"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("environ", "msg"), ENVIRONMENTS, ids=[row[1] for row in ENVIRONMENTS])
+def test_a_bad_environment_is_code_4(environ: dict[str, str], msg: str) -> None:
+    plugin = Plugin()
+    status, error, _ = serve(None, plugin, **environ)
+    assert (status, error["code"], error["msg"]) == (1, 4, msg)
+    assert not plugin.calls
+
+
+@pytest.mark.parametrize("ifname", ["a" * 15, "eth0.7", "-x", "\u00e9" * 7])
+def test_a_name_the_kernel_takes_is_taken(ifname: str) -> None:
+    assert serve(CNI_IFNAME=ifname)[0] == 0
+
+
+CONFS: list[tuple[object, int, str]] = [
+    (b"", 6, "error unmarshall network config: unexpected end of JSON input"),
+    (b'{"name":', 6, "error unmarshall network config: unexpected end of JSON input"),
+    (b"[]", 6, "the configuration must be a JSON object, not []"),
+    (b"null", 6, "the configuration must be a JSON object, not null"),
+    (b'{"name":"n"} x', 6, "invalid character 'x' after top-level value"),
+    (b'{"name":"\xff"}', 6, "invalid UTF-8 byte 0xff"),
+    (b'{"a":' + b"[" * 1_000_000, 6, "exceeded max depth"),
+    ({"name": None}, 7, "missing network name"),
+    ({}, 7, "missing network name"),
+    ({"name": ""}, 7, "missing network name"),
+    ({"name": 1}, 7, "network name must be a string, not 1"),
+    ({"name": "a/b"}, 7, "invalid characters found in network name"),
+    ({"name": "a\n"}, 7, "invalid characters found in network name"),
+    ({"name": ".a"}, 7, "invalid characters found in network name"),
+    ({"name": "a" * 300}, 7, "network name is too long: 300 bytes"),
+    ({"name": "n", "cniVersion": 1}, 6, "decoding version from network config: "),
+    ({"name": "n", "cniVersion": "9.9.9"}, 1, "incompatible CNI versions"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("conf", "code", "words"), CONFS, ids=[row[2] for row in CONFS])
+def test_a_bad_conf_has_its_code_and_says_why(conf: object, code: int, words: str) -> None:
+    plugin = Plugin()
+    status, error, _ = serve(conf, plugin)
+    assert (status, error["code"]) == (1, code)
+    assert words in error["msg"]
+    assert not plugin.calls
+
+
+def test_the_conf_is_looked_at_before_the_command() -> None:
+    assert serve({}, CNI_COMMAND="FOO")[1]["code"] == 7
+
+
+def test_an_old_conf_without_version_works() -> None:
+    expected = {"cniVersion": "0.1.0", "ip4": {"ip": "10.0.0.2/24"}, "dns": {}}
+    assert serve({"name": "n"})[1] == expected
+    assert serve({"name": "n", "cniVersion": ""})[1] == expected
+
+
+def test_an_error_names_the_confs_version_when_it_is_known() -> None:
+    assert list(serve({"name": "a/b", "cniversion": "0.4.0"})[1]) == [
+        "cniVersion", "code", "msg", "details",
+    ]  # fmt: skip
+    assert "cniVersion" not in serve(b"")[1]
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
+def test_a_verb_that_the_plugin_lacks_is_no_success(command: str) -> None:
+    status, error, _ = serve(None, object(), CNI_COMMAND=command)
+    assert (status, error["code"]) == (1, 4)
+    assert error["msg"] == f"unknown CNI_COMMAND: {command}"
+    assert "does not implement" in error["details"]
+
+
+# ------------------------------------------------------------------------------ network namespaces
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])
+@pytest.mark.parametrize("path", ["/proc/self/ns/net", "/proc/thread-self/ns/net"])
+def test_our_own_namespace_is_refused_before_anything_happens(command: str, path: str) -> None:
+    plugin = Plugin()
+    status, error, _ = serve(None, plugin, CNI_COMMAND=command, CNI_NETNS=path)
+    assert (status, error["code"]) == (1, 8)
+    assert error["msg"] == "plugin's netns and netns from CNI_NETNS should not be the same"
+    assert not plugin.calls
+
+
+@pytest.mark.parametrize("override", ["1", "true", "TRUE", "True"])
+def test_the_override_allows_our_own_namespace(override: str) -> None:
+    assert serve(CNI_NETNS="/proc/self/ns/net", CNI_NETNS_OVERRIDE=override)[0] == 0
+
+
+@pytest.mark.parametrize("override", ["", "0", "yes"])
+def test_anything_else_is_no_override(override: str) -> None:
+    assert serve(CNI_NETNS="/proc/self/ns/net", CNI_NETNS_OVERRIDE=override)[0] == 1
+
+
+def no_namespaces(tmp_path: Path) -> list[tuple[str, str]]:
+    (tmp_path / "file").touch()
+    return [
+        (f"{tmp_path}/gone", "nothing is there"),
+        (f"{tmp_path}/file/below", "nothing is there"),
+        (f"{tmp_path}/file", "it is a plain file, not a network namespace"),
+        (f"{tmp_path}", "it is a directory, not a network namespace"),
+        ("/dev/null", "it is a special file, not a network namespace"),
+    ]
+
+
+@pytest.mark.parametrize("command", ["ADD", "CHECK"])
+def test_what_is_no_namespace_is_named_with_its_path(command: str, tmp_path: Path) -> None:
+    for path, words in no_namespaces(tmp_path):
+        status, error, _ = serve(CNI_COMMAND=command, CNI_NETNS=path)
+        assert (status, error["code"]) == (1, 8)
+        assert path in error["msg"]
+        assert words in error["msg"]
+        for phrase, _other in validate.PHRASES_OF_SUCCESS:
+            assert phrase not in error["msg"] + error["details"]
+
+
+def test_for_del_what_is_no_namespace_is_gone(tmp_path: Path) -> None:
+    for path, _ in [*no_namespaces(tmp_path), ("", ""), ("unset", "")]:
+        plugin = Plugin()
+        assert serve(None, plugin, CNI_COMMAND="DEL", CNI_NETNS=path)[0] == 0
+        assert len(plugin.calls) == 1
+
+
+def test_a_plugin_outside_of_namespaces_takes_any_path_but_our_own() -> None:
+    plugin = Plugin()
+    plugin.NEEDS_NETNS = False  # type: ignore[attr-defined]
+    assert serve(None, plugin, CNI_NETNS="/gone")[0] == 0
+    assert serve(None, plugin, CNI_NETNS="/proc/self/ns/net")[1]["code"] == 8
+
+
+def test_without_proc_nothing_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(netns, "OWN", "/gone")
+    assert serve(CNI_NETNS="/proc/self/ns/net")[1]["code"] == 8
+    assert serve(CNI_COMMAND="DEL", CNI_NETNS="/proc/self/ns/net")[0] == 0
+
+
+# ------------------------------------------------------------------------------------- failures
+
+
+def test_a_plugins_error_passes_through() -> None:
+    status, error, _ = serve(None, Plugin(CNIError(102, "pool is full", "free some")))
+    assert status == 1
+    assert error == {
+        "cniVersion": "1.1.0", "code": 102, "msg": "pool is full", "details": "free some",
+    }  # fmt: skip
+
+
+def test_an_unexpected_exception_says_what_and_where() -> None:
+    _, error, notes = serve(None, Plugin(KeyError("subnet")))
+    assert error["code"] == 100
+    assert error["msg"] == "unexpected KeyError: 'subnet'"
+    assert f"{__file__}:" in error["details"]
+    assert notes == []
+
+
+def test_debugging_shows_the_traceback() -> None:
+    _, _, notes = serve(None, Plugin(KeyError("subnet")), CNI_FLANNEL_DEBUG="1")
+    assert notes[0].startswith("Traceback")
+
+
+def test_an_unexpected_del_error_never_sounds_like_success() -> None:
+    failure = OSError("link not found: no such file or directory")
+    _, error, _ = serve(None, Plugin(failure), CNI_COMMAND="DEL")
+    assert error["msg"] == "unexpected OSError: link missing: a path is missing (ENOENT)"
+
+
+def test_an_interruption_is_try_again_later() -> None:
+    status, error, _ = serve(None, Plugin(Interrupted(15)))
+    assert (status, error["code"], error["msg"]) == (1, 11, "interrupted by signal 15")
+
+
+def test_a_result_that_cannot_be_told_is_undone() -> None:
+    plugin = Plugin(result={"interfaces": [{"name": "eth0"}]})
+    _, error, _ = serve({"name": "n", "cniVersion": "0.2.0"}, plugin)
+    assert error["msg"] == "cannot convert: no valid IP addresses"
+    assert [args.command for args in plugin.calls] == ["ADD", "DEL"]
+
+
+def test_a_failing_undo_is_noted_and_the_first_failure_reported() -> None:
+    class Stubborn(Plugin):
+        def cmd_del(self, args: Args) -> None:
+            raise CNIError(5, f"stuck at {args.command}")
+
+    status, error, notes = serve(None, Stubborn(result="rubbish"))
+    assert (status, error["code"]) == (1, 100)
+    assert "stuck at DEL" in notes[0]
+
+
+# ------------------------------------------------------------------------------ the whole process
+
+MAIN = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from cni import skel
+class Plugin:
+    @staticmethod
+    def cmd_add(args):
+        args.note("adding")
+        {body}
+        return {{"ips": [{{"address": "10.0.0.2/24"}}]}}
+    @staticmethod
+    def cmd_del(args):
+        args.note("\\udcff")
+skel.run(Plugin, "about this plugin")
+"""
+ROOT = str(Path(__file__).resolve().parents[2])
+
+
+def start(body: str = "pass", *argv: str, **environ: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", MAIN.format(root=ROOT, body=body), *argv],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environ,
+    )
+
+
+def finish(child: subprocess.Popen[bytes], stdin: bytes = b"") -> tuple[int, bytes, str]:
+    with child:
+        out, err = child.communicate(stdin, timeout=20)
+    return child.returncode, out, err.decode()
+
+
+def test_without_a_command_it_introduces_itself() -> None:
+    status, out, err = finish(start())
+    assert (status, out) == (0, b"")
+    assert err == (
+        "about this plugin\n"
+        "CNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"
+    )
+    assert finish(start("pass", "--help"))[0] == 0
+    status, out, err = finish(start("pass", "list"))
+    assert (status, out) == (2, b"")
+    assert "unknown arguments: list" in err
+
+
+def test_a_whole_add() -> None:
+    status, out, err = finish(start(**ENV), json.dumps(CONF).encode())
+    assert (status, err) == (0, "adding\n")
+    assert json.loads(out)["ips"] == [{"address": "10.0.0.2/24"}]
+
+
+def test_version_and_a_bad_environment_do_not_wait_for_stdin() -> None:
+    for environ, expected in (({"CNI_COMMAND": "VERSION"}, 0), ({"CNI_COMMAND": "ADD"}, 1)):
+        with start(**environ) as child:
+            assert child.wait(20) == expected  # nobody has closed its stdin
+
+
+def test_a_signal_rolls_back_once_and_a_second_one_does_not_stop_that() -> None:
+    body = """
+        try:
+            args.note("ready"); time.sleep(20)
+        finally:
+            os.kill(os.getpid(), 15); os.kill(os.getpid(), 2); args.note("rolled back")"""
+    child = start(body.strip(), **ENV)
+    assert child.stdin is not None
+    assert child.stderr is not None
+    child.stdin.write(json.dumps(CONF).encode())
+    child.stdin.close()
+    child.stdin = None
+    assert child.stderr.readline() + child.stderr.readline() == b"adding\nready\n"
+    child.send_signal(signal.SIGTERM)
+    status, out, err = finish(child)
+    assert (status, err) == (1, "rolled back\n")
+    assert json.loads(out)["code"] == 11
+
+
+def test_a_signal_when_all_is_done_does_not_cut_the_answer() -> None:
+    body = """
+        write = skel._write
+        def interrupted_write(fd, data):
+            os.kill(os.getpid(), 15)
+            return write(fd, data)
+        skel._write = interrupted_write"""
+    status, out, _ = finish(start(body.strip(), **ENV), json.dumps(CONF).encode())
+    assert status == 0
+    assert json.loads(out)["ips"]
+
+
+def test_a_signal_while_waiting_for_stdin_is_answered() -> None:
+    child = start(**{**ENV, "CNI_COMMAND": "DEL"})
+    wait_until_blocked_on_stdin(child.pid)
+    child.send_signal(signal.SIGINT)
+    status, out, _ = finish(child)
+    assert status == 1
+    assert json.loads(out)["code"] == 11
+
+
+def wait_until_blocked_on_stdin(pid: int) -> None:
+    """Wait for the child to sleep in read(2): it has its handlers by then."""
+    for _ in range(100_000):
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+        if state == "S" and int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+    pytest.fail("the child never waited")
+
+
+def test_closed_and_full_outputs_are_a_failure_without_a_traceback() -> None:
+    for redirection in (">&-", ">/dev/full"):
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'exec "$0" -I -S -c "$1" {redirection}', sys.executable,
+             MAIN.format(root=ROOT, body="pass")],
+            env={"CNI_COMMAND": "VERSION"}, capture_output=True, check=False, timeout=20,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr.startswith(b"error writing to stdout: ")
+        assert done.stderr.count(b"\n") == 1
+
+
+def test_a_closed_stdin_is_code_5() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$0" -I -S -c "$1" <&-', sys.executable,
+         MAIN.format(root=ROOT, body="pass")],
+        env=ENV, capture_output=True, check=False, timeout=20,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["code"] == 5
+
+
+def test_even_system_exit_is_an_error_document() -> None:
+    status, out, _ = finish(start("sys.exit(0)", **ENV), json.dumps(CONF).encode())
+    assert (status, json.loads(out)["code"]) == (1, 100)
+
+
+def test_the_freezers_variables_do_not_reach_delegates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    for name, value in {
+        "LD_LIBRARY_PATH": "/ours",
+        "LD_LIBRARY_PATH_ORIG": "/theirs",
+        "_PYI_ARCHIVE_FILE": "x",
+        "KEPT": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    environ = skel._environment()
+    assert environ["LD_LIBRARY_PATH"] == "/theirs"
+    assert environ["KEPT"] == "1"
+    assert not [name for name in environ if name.startswith("_PYI_") or name.endswith("_ORIG")]
+    assert os.environ["LD_LIBRARY_PATH"] == "/ours"
+    monkeypatch.delenv("LD_LIBRARY_PATH_ORIG")
+    assert "LD_LIBRARY_PATH" not in skel._environment()
