@@ -175,7 +175,7 @@ run_bench() {
     require "${network_programs[@]}" /usr/lib/cni/bridge=containernetworking-plugins
     build
     locked_off
-    exec .venv/bin/python -I bench/bench.py "$@"
+    exec .venv/bin/python -m bench.bench "$@"
 }
 
 run_install() {

@@ -17,16 +17,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # python -I leaves the checkout out
-
 from bench.call import Call, peak_memory
 from bench.report import Figure, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PLUGINS = ROOT / "dist" / "cni-flannel"
+PLUGINS = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
 GO = Path("/usr/lib/cni")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PARALLEL = 64
@@ -48,7 +45,7 @@ class Side:
 
     def ipam_call(self, command: str, leases: int) -> Call:
         """A prepared call of host-local alone, on a network that holds a number of leases."""
-        return self._call(self.ipam, command, "bench", ipam_conf(self.name, leases))
+        return self._call(self.ipam, command, "pod0", ipam_conf(self.name, leases))
 
     def _call(self, program: Path, command: str, pod: str, conf: dict[str, Any]) -> Call:
         environ = {
@@ -258,7 +255,7 @@ def main() -> None:
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         command = ["unshare", *user, "--net", "--mount", "--propagation", "private"]
         os.environ["CNI_FLANNEL_BENCH"] = "inside"
-        os.execvp(command[0], [*command, sys.executable, "-I", __file__, *sys.argv[1:]])
+        os.execvp(command[0], [*command, sys.executable, "-m", "bench.bench", *sys.argv[1:]])
     make_node()
     rounds = max(5, options.rounds // 10 if options.quick else options.rounds)
     found = figures(rounds, lambda text: print(f"bench: {text}", file=sys.stderr))

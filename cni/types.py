@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol, TypedDict
 
     class DNS(TypedDict, total=False):
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     class Plugin(Protocol):
         """The verbs of a plugin, whether a module of ours or an executable."""
 
-        def cmd_add(self, args: Args) -> dict[str, Any]:
+        def cmd_add(self, args: Args) -> Mapping[str, Any]:
             """ADD: attach, and return the result in the shape of 1.1.0."""
 
         def cmd_del(self, args: Args) -> None:

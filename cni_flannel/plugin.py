@@ -13,21 +13,22 @@ from cni.errors import CNIError
 from cni_flannel import delegate, netconf
 from cni_flannel.bridge import plugin as bridge
 from cni_flannel.bridge.links import AlreadyAttached
-from cni_flannel.netconf import NetConf, invalid
+from cni_flannel.netconf import invalid
 from cni_flannel.scratch import Scratch
 from ipam import subnet_env
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
-    from cni.types import Plugin
-    from cni.types import Args
+    from cni.types import Args, Plugin
+    from cni_flannel.netconf import NetConf
 
 ABOUT = "CNI plugin flannel (cni-flannel)"
 
 
-def cmd_add(args: Args) -> dict[str, Any]:
+def cmd_add(args: Args) -> Mapping[str, Any]:
     """Attach the container; the delegate's result in the shape of 1.1.0."""
     net_conf = netconf.parse(args.conf)
     env = subnet_env.load(net_conf.subnet_file, net_conf.subnet_file_wait)

@@ -64,6 +64,23 @@ def is_empty(name: str, dir_fd: int) -> bool:
     return stat.st_size == 0 and stat.st_mode & 0o170000 == 0o100000
 
 
+def overwrite(name: str, content: bytes, dir_fd: int) -> None:
+    r"""Write a small file that holds one value; never seen half-written.
+
+    In place: replacing a file, by rename or O_TRUNC, makes ext4 write it out at once, which costs
+    more than the rest of an ADD. A shorter text is padded with NUL before the file is cut:
+    `last_reserved_ip.N` is then no address, and Go's plugin starts from the range's beginning.
+    """
+    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    try:
+        size = os.fstat(fd).st_size
+        os.pwrite(fd, content.ljust(size, b"\0"), 0)
+        if size > len(content):
+            os.ftruncate(fd, len(content))
+    finally:
+        os.close(fd)
+
+
 def unlink(name: str, dir_fd: int) -> None:
     """Remove a file; fine when it is not there."""
     try:

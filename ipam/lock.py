@@ -11,14 +11,26 @@ import _thread
 import fcntl
 import os
 
+from cni.errors import TRY_AGAIN_LATER, CNIError
 
-def wait(fd: int, timeout_s: float) -> bool:
-    """Take the exclusive lock on `fd`; False when `timeout_s` passed without it.
 
-    OSError when the file system has no such locks.
+def wait(fd: int, path: str, timeout_s: float) -> None:
+    """Take the exclusive lock on `fd`, the open file `path`.
+
+    CNIError 11 when `timeout_s` passed without it; OSError when there are no such locks.
     """
-    if timeout_s <= 0:
-        return False
+    if timeout_s > 0 and _arrives(fd, timeout_s):
+        return
+    raise CNIError(
+        TRY_AGAIN_LATER,
+        f"waited {timeout_s:g} s for the lock {path}, which {holder(fd)} holds",
+        "if that process is stopped or hangs, continue or end it; "
+        "ipam.lockTimeout says how many seconds to wait",
+    )
+
+
+def _arrives(fd: int, timeout_s: float) -> bool:
+    """Wait for the lock in a thread; whether it came in time."""
     # the thread's own descriptor of the same open file: a caller that gave up may close `fd`, and
     # a lock that comes too late goes with this one
     waiting_fd = os.dup(fd)
@@ -48,7 +60,7 @@ def wait(fd: int, timeout_s: float) -> bool:
 
 
 def holder(fd: int, proc: str = "/proc") -> str:
-    """Describe who holds the lock: "process 4711 (host-local, stopped)", or "" if unknown."""
+    """Describe who holds the lock: "process 4711 (host-local, stopped)", as far as it is known."""
     stat = os.fstat(fd)
     place = f"{os.major(stat.st_dev):02x}:{os.minor(stat.st_dev):02x}:{stat.st_ino}"
     for line in _read(f"{proc}/locks").splitlines():
@@ -56,7 +68,7 @@ def holder(fd: int, proc: str = "/proc") -> str:
         fields = line.split()
         if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == place:
             return f"process {fields[4]}{_looks(f'{proc}/{fields[4]}/stat')}"
-    return ""
+    return "another process"
 
 
 def _looks(path: str) -> str:

@@ -17,9 +17,8 @@ import fcntl
 import os
 
 from cni.cidr import parse_address
-from cni.errors import TRY_AGAIN_LATER, CNIError
 from ipam.index import Entry, Index
-from ipam.lease import DRAFT, Draft, Lease, is_empty, owner_of, read, unlink
+from ipam.lease import DRAFT, Draft, Lease, is_empty, overwrite, owner_of, read, unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -184,22 +183,8 @@ class Store:
             return None
 
     def set_last_reserved(self, range_index: int, address: Address) -> None:
-        """Note the address that a range set gave last.
-
-        In place: replacing the file, by rename or O_TRUNC, makes ext4 write it out at once, which
-        costs more than the rest of an ADD. A shorter text is padded before the file is cut: the
-        state between the two is no address, and Go's plugin then starts from the beginning.
-        """
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        fd = os.open(f"{_LAST}{range_index}", flags, 0o600, dir_fd=self.dir_fd)
-        try:
-            text = str(address).encode()
-            size = os.fstat(fd).st_size
-            os.pwrite(fd, text.ljust(size, b"\0"), 0)
-            if size > len(text):
-                os.ftruncate(fd, len(text))
-        finally:
-            os.close(fd)
+        """Note the address that a range set gave last."""
+        overwrite(f"{_LAST}{range_index}", str(address).encode(), self.dir_fd)
 
     # ------------------------------------------------------------------------------ inside
 
@@ -306,15 +291,7 @@ def _take(lock_fd: int, path: str, timeout_s: float) -> None:
     except BlockingIOError:
         from ipam import lock  # only when somebody else holds it
 
-        if not lock.wait(lock_fd, timeout_s):
-            who = lock.holder(lock_fd)
-            raise CNIError(
-                TRY_AGAIN_LATER,
-                f"waited {timeout_s:g} s for the lock {path}"
-                + (f", which {who} holds" if who else ", which another process holds"),
-                "if that process is stopped or hangs, continue or end it; "
-                "ipam.lockTimeout sets how many seconds to wait",
-            ) from None
+        lock.wait(lock_fd, path, timeout_s)
 
 
 def _is_same(fd: int, path: str) -> bool:

@@ -14,6 +14,7 @@ from cni.errors import CNIError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from cni.cidr import Address
@@ -57,8 +58,13 @@ class Layer3:
         return [family for family in (4, 6) if any(a.family == family for a in self.addresses)]
 
 
-def complete(conf: BridgeConf, ipam_result: dict[str, Any]) -> Layer3:
-    """Fill in what the configuration implies; CNIError 105 if the IPAM plugin's result is bad."""
+def complete(conf: BridgeConf, ipam_result: Mapping[str, Any] | None) -> Layer3:
+    """Fill in what the configuration implies; CNIError 105 if the IPAM plugin's result is bad.
+
+    Without IPAM (None) the attachment has no addresses.
+    """
+    if ipam_result is None:
+        return Layer3([], [], {})
     ips = [dict(ip) for ip in ipam_result.get("ips") or []]
     if not ips:
         raise _bad_result("IPAM plugin returned missing IP config")
@@ -74,11 +80,6 @@ def complete(conf: BridgeConf, ipam_result: dict[str, Any]) -> Layer3:
             layer3.gateways.append(Prefix(_address(ip["gateway"]), address.length))
     layer3.container_routes = [_route(route, ips) for route in routes]
     return layer3
-
-
-def none() -> Layer3:
-    """An attachment without addresses."""
-    return Layer3([], [], {})
 
 
 def _add_default_route(routes: list[dict[str, Any]], family: int, gateway: str) -> None:

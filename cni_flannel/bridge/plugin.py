@@ -9,7 +9,7 @@ Imports: the parts of this package, ``ipam``, the protocol package.
 from __future__ import annotations
 
 from cni.attachment import Attachment
-from cni.errors import ADDRESS_TAKEN, KERNEL_REFUSED, CNIError
+from cni.errors import ADDRESS_TAKEN, KERNEL_REFUSED, CNIError, Interrupted
 from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import layer3 as l3
 from cni_flannel.bridge import links, node, plan, steps
@@ -19,6 +19,7 @@ from ipam import plugin as host_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from cni.types import Plugin
@@ -40,11 +41,16 @@ def cmd_add(args: Args) -> dict[str, Any]:
         name, cleared = links.make_room(ends, attachment)
         if cleared:
             args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
-        try:
-            layer3 = _allocate(args, conf)
-            return _attach(args, conf, ends, attachment, name, layer3)
-        except BaseException:
             _release(args, conf)
+        leased = False
+        try:
+            result = _allocate(args, conf)
+            leased = True
+            return _attach(args, conf, ends, attachment, name, l3.complete(conf, result))
+        except BaseException as error:
+            # A plugin that failed has taken its leases back; one that was interrupted may not.
+            if leased or isinstance(error, Interrupted):
+                _release(args, conf)
             raise
 
 
@@ -91,22 +97,21 @@ def ipam(kind: str) -> Plugin | None:
     return invoke.Foreign(kind)
 
 
-def _allocate(args: Args, conf: BridgeConf) -> Layer3:
+def _allocate(args: Args, conf: BridgeConf) -> Mapping[str, Any] | None:
     """Get addresses.  A lease that a killed ADD of this attachment left is released first.
 
     ``links.make_room`` has seen that the attachment has no link, so such a lease is nobody's.
     """
     plugin = ipam(conf.ipam_type)
     if plugin is None:
-        return l3.none()
+        return None
     try:
-        result = plugin.cmd_add(args)
+        return plugin.cmd_add(args)
     except CNIError as error:
         if error.code != ADDRESS_TAKEN or plugin is not host_local:
             raise
         plugin.cmd_del(args)
-        result = plugin.cmd_add(args)
-    return l3.complete(conf, result)
+        return plugin.cmd_add(args)
 
 
 def _release(args: Args, conf: BridgeConf) -> None:

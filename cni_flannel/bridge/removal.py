@@ -129,9 +129,7 @@ def _remove_masquerade(
     """Take the rules away; the container's chain only if no sibling interface uses it."""
     from cni_flannel.kernel import masq  # most nodes leave masquerading to the daemon
 
-    known: list[Prefix] | None = addresses
-    if not addresses or not links.has_sibling(ends.host, attachment):
-        known = None
+    known = addresses if links.has_sibling(ends.host, attachment) else None
     masq.teardown(attachment.network, args.container_id, args.ifname, args.environ, known)
 
 

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from cni_flannel.kernel.nlmsg import Message
 
 BATCH = 128
-"""Requests per ``sendmsg``: their acknowledgements must fit in the receive buffer at once."""
+"""Requests per ``sendmsg``: all their answers must fit in the receive buffer at once."""
 
 DUMP_ATTEMPTS = 50
 """How often a dump is read again because something changed while it ran."""
 
 _NETLINK_ROUTE = 0
+_SO_RCVBUFFORCE = 33
+_RECEIVE_BUFFER = 1 << 20  # a link costs 3.3 KiB of it; the default holds 64
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
@@ -75,7 +77,8 @@ class Handle:
         that it refuses: the NetlinkError of the first refused one has its ``position``, those
         of the others are in its ``also``, and everything not named there was carried out.
         Answers come from requests that read (``rtnl.get_link``). No atomicity beyond that: the
-        caller undoes. More than BATCH messages take several system calls.
+        caller undoes. More than BATCH messages take several system calls. ENOBUFS and EPROTO
+        mean that acknowledgements are missing: what was done is then unknown.
         """
         answers: list[Message | None] = []
         refusals: list[NetlinkError] = []
@@ -163,6 +166,10 @@ class Handle:
                 )
             except BlockingIOError:
                 raise NetlinkError(errno.EPROTO, "the kernel sent no reply") from None
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                raise NetlinkError(errno.ENOBUFS, "replies were lost") from None
             if sender[0] != 0:  # another process may write to our port
                 continue
             if flags & _MSG_TRUNC:
@@ -247,4 +254,8 @@ def _open() -> socket.socket:
             if error.errno != errno.ENOPROTOOPT:
                 opened.close()
                 raise
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+    except PermissionError:  # root of a user namespace: the default, or what is allowed of it
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
     return opened

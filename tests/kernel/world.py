@@ -67,5 +67,5 @@ def link_of(reply: Message | None) -> rtnl.Link:
 
 
 def ip(args: str) -> Any:
-    """Run ip(8) and return its JSON, empty entries left out."""
+    """Return the JSON that the command prints, without empty entries."""
     return [entry for entry in json.loads(sh(f"ip -d -j {args}") or "[]") if entry]
