@@ -44,9 +44,9 @@ def rebuild(net_conf: NetConf) -> dict[str, Any]:
     """
     conf = _base(net_conf)
     conf.setdefault("ipMasq", True)
-    conf["ipam"] = {"type": HOST_LOCAL, **net_conf.ipam}
-    _take_limits(conf["ipam"])
-    return conf
+    ipam = {"type": HOST_LOCAL, **net_conf.ipam}
+    _take_limits(ipam)
+    return {**conf, "ipam": ipam}
 
 
 def renew(stored: dict[str, Any], net_conf: NetConf) -> dict[str, Any]:
@@ -58,12 +58,8 @@ def renew(stored: dict[str, Any], net_conf: NetConf) -> dict[str, Any]:
     conf = dict(stored)
     if net_conf.cni_version:
         conf["cniVersion"] = net_conf.cni_version
-    for key, value in (
-        ("prevResult", net_conf.prev_result),
-        ("runtimeConfig", net_conf.runtime_config),
-    ):
-        if value is not None:
-            conf[key] = value
+    anew = {"prevResult": net_conf.prev_result, "runtimeConfig": net_conf.runtime_config}
+    conf.update((key, value) for key, value in anew.items() if value is not None)
     return conf
 
 
@@ -103,7 +99,7 @@ def _ipam(user: dict[str, Any], env: SubnetEnv) -> dict[str, Any]:
     ipam = dict(user)
     if type(ipam.setdefault("type", HOST_LOCAL)) is not str:
         raise invalid(f"parse 'ipam': 'type' must be a string, not {shown(ipam['type'])}")
-    if "subnet" in ipam:
+    if "subnet" in ipam and ipam["type"] == HOST_LOCAL:
         raise invalid(
             f"'ipam' dictionary must not have 'subnet' field ({shown(ipam['subnet'])}), "
             "it'll be set by flannel",

@@ -9,38 +9,48 @@ from __future__ import annotations
 
 from cni_flannel import scratch
 from cni_flannel.bridge.removal import Attempts, valid_attachments
-from cni_flannel.scratch import Scratch
+from cni_flannel.netconf import VALID_ATTACHMENTS
+from cni_flannel.scratch import FIRST_IFNAME, Scratch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from cni.types import Plugin
-    from cni.types import Args
+    from cni.types import Args, Plugin
+
+_OF_THE_CALL = ("cniVersion", VALID_ATTACHMENTS, "runtimeConfig")
 
 
-def collect(
-    args: Args, data_dir: str, plugin_of: Callable[[dict[str, Any]], Plugin]
-) -> None:
+def collect(args: Args, data_dir: str, plugin_of: Callable[[dict[str, Any]], Plugin]) -> None:
     """Remove what is left of attachments that are not listed; ``args.conf`` is a delegate's."""
     network = args.conf["name"]
     attempts = Attempts(f"collect garbage of network {network}")
     valid = valid_attachments(args)
-    kept = [entry for entry in scratch.listed(data_dir) if entry[2].get("name") == network]
-    confs = {str(conf.get("type")): conf for _, _, conf in kept}
-    confs[str(args.conf["type"])] = args.conf
+    found = [entry for entry in scratch.listed(data_dir) if entry[2].get("name") == network]
+    confs = {conf["type"]: conf for _, _, conf in found}
+    confs[args.conf["type"]] = args.conf
     for conf in confs.values():
         asked = {**conf, **{key: args.conf[key] for key in _OF_THE_CALL if key in args.conf}}
         attempts.run(_collect_of, plugin_of, args.replaced(conf=asked))
     if valid is not None and attempts.clean:
-        for container_id, ifname, _ in kept:
-            if (container_id, ifname) not in valid:
-                attempts.run(Scratch(data_dir, network, container_id, ifname).remove)
+        for container_id, ifname in stale({entry[:2] for entry in found}, valid):
+            attempts.run(Scratch(data_dir, network, container_id, ifname).remove)
     attempts.finish()
 
 
-_OF_THE_CALL = ("cniVersion", "cni.dev/valid-attachments", "runtimeConfig")
+def stale(stored: set[tuple[str, str]], valid: set[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The stored attachments that are not valid, in order.
+
+    A file that names no interface may be the Go plugin's of any: it stays as long as a valid
+    attachment of the container has no file of its own.
+    """
+    homeless = {container_id for container_id, ifname in valid - stored}
+    return sorted(
+        (container_id, ifname)
+        for container_id, ifname in stored - valid
+        if ifname != FIRST_IFNAME or container_id not in homeless
+    )
 
 
 def _collect_of(plugin_of: Callable[[dict[str, Any]], Plugin], args: Args) -> None:

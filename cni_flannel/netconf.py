@@ -21,6 +21,7 @@ SUBNET_FILE = "/run/flannel/subnet.env"
 DATA_DIR = "/var/lib/cni/flannel"
 SUBNET_FILE_WAIT_S = 2.0
 MAX_SUBNET_FILE_WAIT_S = 60.0
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
 _KEYS = (
     "name",
@@ -35,7 +36,7 @@ _KEYS = (
     "args",
     "dns",
     "prevResult",
-    "cni.dev/valid-attachments",
+    VALID_ATTACHMENTS,
 )
 _KINDS = {str: "a string", dict: "an object", list: "a list", bool: "true or false"}
 
@@ -109,7 +110,10 @@ def integer(conf: dict[str, Any], key: str) -> int:
 
 def shown(value: object) -> str:
     """A value as JSON, shortened so that an error stays readable."""
-    text = wire.dumps(value)
+    try:
+        text = wire.dumps(value)
+    except ValueError as error:
+        return str(error)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -12,8 +12,7 @@ from cni import errors
 from cni.errors import CNIError
 from cni_flannel import delegate, netconf
 from cni_flannel.bridge import plugin as bridge
-from cni_flannel.bridge.links import AlreadyAttached
-from cni_flannel.netconf import invalid
+from cni_flannel.netconf import VALID_ATTACHMENTS, invalid
 from cni_flannel.scratch import Scratch
 from ipam import subnet_env
 
@@ -34,16 +33,13 @@ def cmd_add(args: Args) -> Mapping[str, Any]:
     env = subnet_env.load(net_conf.subnet_file, net_conf.subnet_file_wait)
     conf = delegate.build(net_conf, env)
     state = _state(args, net_conf)
-    before = state.load()
-    state.save(conf)
+    before = state.own()
     try:
+        state.save(conf)
         return plugin_of(conf).cmd_add(args.replaced(conf=conf))
-    except AlreadyAttached:
-        # The state is that of the living attachment.
-        state.save(before or conf)
-        raise
     except BaseException:
-        state.remove()
+        # An attachment that lives already, so that the ADD fails, keeps the state it has.
+        _restore(args, state, before)
         raise
 
 
@@ -73,7 +69,8 @@ def cmd_gc(args: Args) -> None:
 
     net_conf = netconf.parse(args.conf)
     conf = delegate.renew(_conf_without_state(net_conf), net_conf)
-    conf["cni.dev/valid-attachments"] = net_conf.raw.get("cni.dev/valid-attachments")
+    if VALID_ATTACHMENTS in net_conf.raw:
+        conf[VALID_ATTACHMENTS] = net_conf.raw[VALID_ATTACHMENTS]
     garbage.collect(args.replaced(conf=conf), net_conf.data_dir, plugin_of)
 
 
@@ -111,10 +108,22 @@ def _state(args: Args, net_conf: NetConf) -> Scratch:
     return Scratch(net_conf.data_dir, net_conf.name, args.container_id, args.ifname)
 
 
+def _restore(args: Args, state: Scratch, before: dict[str, Any] | None) -> None:
+    try:
+        if before is None:
+            state.remove()
+        else:
+            state.save(before)
+    except CNIError as error:
+        args.note(f"after a failed ADD: {error}")
+
+
 def _conf_without_state(net_conf: NetConf) -> dict[str, Any]:
     """What ADD would render now, or without the node's subnet as much as DEL and GC need."""
     try:
-        return delegate.build(net_conf, subnet_env.load(net_conf.subnet_file, 0))
+        conf = delegate.build(net_conf, subnet_env.load(net_conf.subnet_file, 0))
     except CNIError:
         # subnet.env is gone after a reboot: the leases and links are found without it.
         return delegate.rebuild(net_conf)
+    # The daemon may have taken over masquerading since the ADD: look for rules all the same.
+    return {**conf, "ipMasq": net_conf.delegate.get("ipMasq", True)}

@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_FIRST_IFNAME = "eth0"
+FIRST_IFNAME = "eth0"
 
 
 class Scratch:
@@ -27,7 +27,7 @@ class Scratch:
     __slots__ = ("_container_id", "_data_dir", "_network", "_own", "_temp")
 
     def __init__(self, data_dir: str, network: str, container_id: str, ifname: str) -> None:
-        name = container_id if ifname == _FIRST_IFNAME else f"{container_id}:{ifname}"
+        name = container_id if ifname == FIRST_IFNAME else f"{container_id}:{ifname}"
         self._network = network
         self._data_dir = data_dir
         self._container_id = container_id
@@ -36,14 +36,27 @@ class Scratch:
         self._temp = f"{data_dir}/.{name}.tmp"
 
     def save(self, conf: dict[str, Any]) -> None:
-        """Write ``conf``; CNIError 5 names the file and the system's reason."""
+        """Write ``conf``; CNIError 5 names the file and the system's reason.
+
+        CNIError 7 if it is nested more deeply than JSON can be written.
+        """
+        try:
+            text = wire.dumps(conf)
+        except ValueError as error:
+            raise CNIError(
+                errors.INVALID_NETWORK_CONFIG, f"store configuration: {error}"
+            ) from error
         try:
             os.makedirs(self._data_dir, 0o700, exist_ok=True)
-            _write(self._temp, wire.dumps(conf).encode())
+            _write(self._temp, text.encode())
             os.rename(self._temp, self._own)
         except OSError as error:
             _unlink(self._temp)
             raise _failure("write", self._own, error) from error
+
+    def own(self) -> dict[str, Any] | None:
+        """The configuration in this attachment's own file; None if it is none of this network."""
+        return self._usable(self._own)
 
     def load(self) -> dict[str, Any] | None:
         """The stored configuration, or None if there is none of this network that can be used.
@@ -51,11 +64,11 @@ class Scratch:
         The Go plugin names every file by the container alone, so for a further interface its
         file is the second place to look.
         """
-        for path in (self._own, f"{self._data_dir}/{self._container_id}"):
-            conf = read(path)
-            if conf is not None and conf.get("name") == self._network:
-                return conf
-        return None
+        return self.own() or self._usable(f"{self._data_dir}/{self._container_id}")
+
+    def _usable(self, path: str) -> dict[str, Any] | None:
+        conf = read(path)
+        return conf if conf is not None and conf.get("name") == self._network else None
 
     def remove(self) -> None:
         """Remove the file, unless it belongs to another network; absent is fine."""
@@ -66,7 +79,7 @@ class Scratch:
 
 
 def read(path: str) -> dict[str, Any] | None:
-    """The JSON object in the file at ``path``; None if absent, empty or broken."""
+    """The delegate's configuration in the file at ``path``; None if absent, empty or broken."""
     try:
         with open(path, "rb") as file:
             conf = wire.loads(file.read())
@@ -74,11 +87,15 @@ def read(path: str) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise _failure("read", path, error) from error
-    return conf if type(conf) is dict else None
+    # one without a type names no delegate to hand a DEL to
+    return conf if type(conf) is dict and type(conf.get("type")) is str and conf["type"] else None
 
 
 def listed(data_dir: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """Every usable state file as (container ID, ifname, delegate's configuration)."""
+    """Every usable state file as (container ID, ifname, delegate's configuration).
+
+    The Go plugin's file of a further interface looks like the one of eth0.
+    """
     try:
         names = os.listdir(data_dir)
     except (FileNotFoundError, NotADirectoryError):
@@ -90,7 +107,7 @@ def listed(data_dir: str) -> list[tuple[str, str, dict[str, Any]]]:
         conf = None if name.startswith(".") else read(f"{data_dir}/{name}")
         if conf is not None:
             container_id, _, ifname = name.partition(":")
-            found.append((container_id, ifname or _FIRST_IFNAME, conf))
+            found.append((container_id, ifname or FIRST_IFNAME, conf))
     return found
 
 

@@ -27,7 +27,7 @@ _REMEDIES = {
 def io_error(what: str, path: str, error: OSError) -> CNIError:
     """Make the runtime's error of a failed system call on the leases in `path`."""
     name = error.filename2 or error.filename
-    if isinstance(name, str) and name != ".":
+    if isinstance(name, str) and name != "." and not name.startswith("/proc/"):
         path = name if name.startswith("/") else f"{path}/{name}"
     number = error.errno or 0
     if number == errno.ENAMETOOLONG:

@@ -74,7 +74,7 @@ class Index:
         """Whether nobody has changed the leases or the index since `seal`."""
         try:
             ours = os.stat(self.path).st_mtime_ns
-        except FileNotFoundError:
+        except OSError:
             return False
         return os.stat(leases_fd).st_mtime_ns - ours == SHIFT_NS
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ipam.index import Owner
 
 DRAFT = ".new-lease"  # only where the file system has no files without a name
+_NOT_IN_NAMES = frozenset("/:\0")
 _LINE_BREAK = "\r\n"
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
@@ -35,10 +36,20 @@ class Lease:
 
 def owner_of(content: bytes) -> Owner | None:
     """Return (container ID, ifname) of a lease file's bytes, ("...", "") in the old format."""
-    text = content.decode("utf-8", "surrogateescape").strip()
-    container_id, _, ifname = text.partition(_LINE_BREAK)
-    bad = "/" in text or "\0" in text or ":" in text or not container_id or len(text.split()) > 2
-    return None if bad else (container_id, ifname)
+    parts = content.decode("utf-8", "surrogateescape").strip().split(_LINE_BREAK)
+    if len(parts) > 2 or any(part.split() != [part] or set(part) & _NOT_IN_NAMES for part in parts):
+        return None
+    return parts[0], parts[1] if len(parts) > 1 else ""
+
+
+def read_lease(name: str, dir_fd: int) -> Lease | None:
+    """Read a lease with its time; None when it is missing or no regular file."""
+    try:
+        stat = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    content = read(name, dir_fd) if _is_regular(stat) else None
+    return None if content is None else Lease(name, content, stat.st_mtime)
 
 
 def read(name: str, dir_fd: int) -> bytes | None:
@@ -61,7 +72,11 @@ def is_empty(name: str, dir_fd: int) -> bool:
         stat = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return stat.st_size == 0 and stat.st_mode & 0o170000 == 0o100000
+    return stat.st_size == 0 and _is_regular(stat)
+
+
+def _is_regular(stat: os.stat_result) -> bool:
+    return stat.st_mode & 0o170000 == 0o100000  # S_IFMT, S_IFREG
 
 
 def overwrite(name: str, content: bytes, dir_fd: int) -> None:

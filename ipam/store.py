@@ -18,7 +18,7 @@ import os
 
 from cni.cidr import parse_address
 from ipam.index import Entry, Index
-from ipam.lease import DRAFT, Draft, Lease, is_empty, overwrite, owner_of, read, unlink
+from ipam.lease import DRAFT, Draft, is_empty, overwrite, owner_of, read, read_lease, unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from cni.cidr import Address
     from ipam.index import Owner
+    from ipam.lease import Lease
 
 _LAST = "last_reserved_ip."
 _NO_LOCK = -1
@@ -91,6 +92,9 @@ class Store:
                 self.index.seal(self.dir_fd)
         except OSError:  # then the next visit walks
             pass
+        except BaseException:  # interrupted at the last moment
+            self._roll_back()
+            raise
         finally:
             if self._lock_fd != _NO_LOCK:
                 os.close(self._lock_fd)
@@ -159,14 +163,12 @@ class Store:
                 yield lease
 
     def lease(self, name: str) -> Lease | None:
-        """Read one lease; None when there is none, or the name is no address."""
+        """Read one lease; None when there is none or the name is no address."""
         try:
             parse_address(name)
-            mtime = os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False).st_mtime
-        except (ValueError, FileNotFoundError):
+        except ValueError:
             return None
-        content = read(name, self.dir_fd)
-        return None if content is None else Lease(name, content, mtime)
+        return read_lease(name, self.dir_fd)
 
     def names(self) -> set[str]:
         """Return the names in the directory; those of leases are addresses."""

@@ -26,7 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ipam.index import Entry, Owner
 
-RESULTS_DIR = "/var/lib/cni/results"
 _MARGIN_S = 5.0
 _VETH_NAMES = 4  # the first, and those that are used when a stranger has it
 
@@ -39,7 +38,7 @@ class Witness:
     def __init__(
         self,
         network: str,
-        results_dir: str = RESULTS_DIR,
+        results_dir: str,
         *,
         proc: str = "/proc",
         run_dir: str = "/run",
@@ -118,7 +117,7 @@ class Witness:
             living = set()
             try:
                 for pid in os.listdir(self._proc):
-                    if pid.isdigit():
+                    if pid.isdigit() and pid != "1":  # init may be sealed off, and is in no pod
                         living.add(_inode(f"{self._proc}/{pid}/ns/net"))
                 with open(f"{self._proc}/self/mountinfo", encoding="utf-8") as mounts:
                     # 512 24 0:4 net:[4026532221] /run/netns/x rw shared:9 - nsfs nsfs rw
@@ -136,13 +135,14 @@ def boot_time(run_dir: str = "/run") -> float:
     """Return a wall-clock time, in seconds, that surely lies before this boot, if barely.
 
     The wall clock may have been set since: then "now minus uptime" lies after the true boot as
-    leases of this boot were stamped. /run is empty at boot, so nothing in it is older than the
-    boot by the clock of that time: the older of the two counts.
+    leases of this boot were stamped. /run, a tmpfs, is empty at boot, so nothing in it is older
+    than the boot by the clock of that time: the older of the two counts.
     """
     boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
-        for name in os.listdir(run_dir):
-            boot = min(boot, os.lstat(f"{run_dir}/{name}").st_ctime)
+        if os.stat(run_dir).st_dev != os.stat(f"{run_dir}/..").st_dev:
+            for name in os.listdir(run_dir):
+                boot = min(boot, os.lstat(f"{run_dir}/{name}").st_ctime)
     except OSError:
         pass
     return boot - _MARGIN_S

@@ -1,14 +1,14 @@
 """The first lines of Python that a frozen plugin runs: our own modules, without a search for them.
 
 plugins.spec puts two constants above this text and makes one script of it per executable: MODULES,
-{module name: (is a package, marshalled code)} with every module of ours that the program can reach,
-and ENTRY, the name of the module to run. The script takes the place of PyInstaller's own bootstrap,
-whose archive reader, import hooks and ctypes patches cost more than our whole program
-(docs/decisions).
+which says where in the file `modules` of the contents directory each module that the program can
+reach lies, and ENTRY, the name of the module to run. The script takes the place of PyInstaller's
+own bootstrap, whose archive reader, import hooks and ctypes patches cost more than our whole
+program (docs/decisions).
 
-What it knows: the bytes above, and the environment variables that the bootloader leaves behind.
-What it must not know: anything about CNI. Rarely used modules of the standard library lie as
-ordinary .pyc files in the contents directory and are found by the ordinary importer.
+What it knows: that file, and the environment variables that the bootloader leaves behind. What it
+must not know: anything about CNI. Rarely used modules of the standard library lie as ordinary .pyc
+files in the contents directory and are found by the ordinary importer.
 
 Imports: sys, os, gc, marshal and importlib's frozen half, all in the interpreter already. (Not even
 __future__: that is a module too, and the importer for it stands below.)
@@ -22,9 +22,9 @@ from marshal import loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
+    from types import CodeType, ModuleType
 
-    MODULES: dict[str, tuple[bool, bytes]] = {}
+    MODULES: dict[str, tuple[bool, int, int]] = {}  # is a package, offset, size
     ENTRY = ""
 
 # What the bootloader sets for its own second start. Programs that we execute must not inherit it:
@@ -54,7 +54,13 @@ class Modules:
     @staticmethod
     def exec_module(module: "ModuleType") -> None:
         """Run a module's code in its namespace."""
-        exec(loads(MODULES[module.__name__][1]), module.__dict__)
+        exec(code_of(module.__name__), module.__dict__)
+
+
+def code_of(name: str) -> "CodeType":
+    """Code of a module of ours."""
+    _, offset, size = MODULES[name]
+    return loads(os.pread(FILE, size, offset))  # type: ignore[no-any-return]
 
 
 def restore_environment(environ: dict[str, str]) -> None:
@@ -72,4 +78,5 @@ gc.disable()  # a process of ten milliseconds gives its memory back as a whole
 sys.frozen = True  # type: ignore[attr-defined]
 sys.meta_path.insert(0, Modules)
 restore_environment(os.environ)  # type: ignore[arg-type]
-exec(loads(MODULES[ENTRY][1]))  # ENTRY's code runs here, as __main__
+FILE = os.open(f"{sys._MEIPASS}/modules", os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[attr-defined]
+exec(code_of(ENTRY))  # ENTRY's code runs here, as __main__

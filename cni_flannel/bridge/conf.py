@@ -9,6 +9,7 @@ Imports: the protocol package, ``netconf``'s typed access.
 from __future__ import annotations
 
 from cni import cniargs, wire
+from cni.errors import CNIError
 from cni_flannel.netconf import field, integer, invalid, shown
 
 TYPE_CHECKING = False
@@ -131,15 +132,38 @@ def parse(args: Args) -> BridgeConf:
     return BridgeConf(args)
 
 
+def parse_for_removal(args: Args) -> BridgeConf:
+    """Read what DEL and GC need, of a configuration that ADD would refuse as well.
+
+    Someone may have broken it after the ADD, or the ADD failed because of it: neither may keep a
+    pod from going.  What cannot be read is replaced by what makes removal look everywhere.
+    """
+    conf = wire.canonical(args.conf, _KEYS)
+    problem: CNIError | None = None
+    for keys in (_KEYS, ("name", "ipam", "bridge"), ("name", "ipam")):
+        kept = {key: conf[key] for key in keys if key in conf}
+        if problem is not None:
+            kept = {**kept, "ipMasq": True, "macspoofchk": True}
+        try:
+            return BridgeConf(args.replaced(cni_args="", conf=kept))
+        except CNIError as error:
+            problem = problem or error
+    assert problem is not None  # noqa: S101 the last round raised it again
+    raise problem
+
+
 def _require_sense(conf: BridgeConf) -> None:
-    for name in (conf.bridge, conf.gateway_holder):
+    for name in {conf.bridge, conf.gateway_holder if conf.is_gateway else conf.bridge}:
         if len(name.encode()) > _MAX_IFNAME_BYTES or name in (".", ".."):
             raise invalid(
                 f'could not add "{name}": numerical result out of range',
                 f"an interface's name has 1 to {_MAX_IFNAME_BYTES} bytes: shorten 'bridge'",
             )
-    if any(char in "/:" or char.isspace() for char in conf.bridge):
-        raise invalid(f"'bridge' {shown(conf.bridge)} contains / or : or whitespace characters")
+    if any(char in "/:%" or char.isspace() for char in conf.bridge):
+        # the kernel would make "br%d" a bridge with a number, another one at each ADD
+        raise invalid(
+            f"'bridge' {shown(conf.bridge)} contains / or : or % or whitespace characters"
+        )
     if conf.mtu and not MIN_MTU <= conf.mtu <= MAX_MTU:
         raise invalid(f"invalid MTU {conf.mtu} (must be 0 or between {MIN_MTU} and {MAX_MTU})")
     if not 0 <= conf.vlan <= MAX_VLAN:
@@ -210,9 +234,15 @@ def normal_mac(text: str) -> str:
     """A unicast Ethernet address as six lower-case octets with colons; CNIError 7 if it is not."""
     octets = text.replace("-", ":").split(":")
     digits = "0123456789abcdefABCDEF"
-    if len(octets) != 6 or any(len(o) != 2 or o[0] not in digits or o[1] not in digits for o in octets):
-        raise invalid(f"invalid MAC address {shown(text)}", "give six octets such as 0a:58:0a:f4:01:02")
+    if len(octets) != 6 or any(
+        len(o) != 2 or o[0] not in digits or o[1] not in digits for o in octets
+    ):
+        raise invalid(
+            f"invalid MAC address {shown(text)}", "give six octets such as 0a:58:0a:f4:01:02"
+        )
     mac = ":".join(octets).lower()
     if int(octets[0], 16) & 1 or mac == "00:00:00:00:00:00":
-        raise invalid(f"MAC address {mac} is not a unicast address", "give one whose first octet is even")
+        raise invalid(
+            f"MAC address {mac} is not a unicast address", "give one whose first octet is even"
+        )
     return mac

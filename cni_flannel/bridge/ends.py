@@ -2,7 +2,7 @@
 
 Opened once per call and passed down.  The pod's handle keeps belonging to the pod's namespace,
 so no step but the writing of switches has to enter it.
-Imports: os, errno, ``kernel``.
+Imports: os, errno, the protocol package, ``kernel``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 
 from cni import errors
 from cni.errors import CNIError
+from cni.validate import PHRASES_OF_SUCCESS
 from cni_flannel.kernel import netns
 from cni_flannel.kernel.handle import Handle
 from cni_flannel.kernel.nlmsg import NetlinkError
@@ -19,6 +20,7 @@ from cni_flannel.kernel.nlmsg import NetlinkError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
     from cni_flannel.kernel.nlmsg import Message
 
@@ -28,7 +30,8 @@ _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENX
 class Ends:
     """``host`` and ``pod`` are netlink handles; ``netns_fd`` is the pod's namespace.
 
-    Made by ``both`` or ``host_only``; in the second there is no pod.  A context manager.
+    Made by ``both``, or by ``surviving`` and ``Ends()`` where there may be no pod.  A context
+    manager: what the kernel refuses inside and nobody has explained becomes CNIError 101.
     """
 
     __slots__ = ("_pod", "host", "netns_fd")
@@ -36,27 +39,38 @@ class Ends:
     def __init__(self, netns_fd: int = -1) -> None:
         self.netns_fd = netns_fd
         self._pod: Handle | None = None
-        self.host = Handle()
+        try:
+            self.host = Handle()
+        except OSError as error:
+            if netns_fd >= 0:
+                os.close(netns_fd)
+            raise refused(error) from error
 
     @classmethod
     def both(cls, netns_path: str) -> Ends:
         """Open both ends; CNIError 8 if the pod's namespace cannot be opened."""
         try:
-            return cls(netns.open(netns_path))
+            fd = netns.open(netns_path)
         except OSError as error:
             raise CNIError(
                 errors.INVALID_NETNS,
                 f'failed to open netns "{netns_path}": {error}',
                 "the container is gone or was never started: the runtime has to make a new one",
             ) from error
+        return cls(fd)
 
     @classmethod
     def surviving(cls, netns_path: str) -> Ends:
         """Open the host's end, and the pod's if its namespace still exists."""
+        if not netns_path:
+            return cls()
         try:
-            return cls(netns.open(netns_path)) if netns_path else cls()
+            fd = netns.open(netns_path)
         except (FileNotFoundError, NotADirectoryError, netns.NotANamespace):
             return cls()
+        except OSError as error:
+            raise refused(error) from error
+        return cls(fd)
 
     @property
     def has_pod(self) -> bool:
@@ -100,7 +114,7 @@ class Ends:
         if self.has_pod:
             os.close(self.netns_fd)
 
-    def __enter__(self) -> Ends:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -110,6 +124,21 @@ class Ends:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+        if isinstance(error, OSError):
+            raise refused(error) from error
+
+
+def refused(error: OSError) -> CNIError:
+    """CNIError 101 for what the system would not do, in words that no runtime takes for success."""
+    msg = str(error)
+    for phrase, other in PHRASES_OF_SUCCESS:
+        msg = msg.replace(phrase, other)
+    remedy = "see the kernel log (dmesg); if it stays, report it with the configuration"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        remedy = "run the plugin as root: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN"
+    return CNIError(
+        errors.KERNEL_REFUSED, f"access the network of host and container: {msg}", remedy
+    )
 
 
 def _index(handle: Handle, name: str) -> int:

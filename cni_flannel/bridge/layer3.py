@@ -77,7 +77,8 @@ def complete(conf: BridgeConf, ipam_result: Mapping[str, Any] | None) -> Layer3:
         if conf.is_default_gateway:
             _add_default_route(routes, address.family, ip["gateway"])
         if conf.is_gateway:
-            layer3.gateways.append(Prefix(_address(ip["gateway"]), address.length))
+            gateway = Prefix(_address(ip["gateway"]), address.length)
+            layer3.gateways += [] if gateway in layer3.gateways else [gateway]
     layer3.container_routes = [_route(route, ips) for route in routes]
     return layer3
 

@@ -24,10 +24,6 @@ _MAX_NAMES = 16
 _HEX = "0123456789abcdef"
 
 
-class AlreadyAttached(CNIError):
-    """The attachment exists and is complete: an ADD must not touch it."""
-
-
 def find(host: Handle, attachment: Attachment) -> tuple[Link | None, str]:
     """The attachment's host veth if it is there, and the name it has or should get.
 
@@ -49,8 +45,8 @@ def find(host: Handle, attachment: Attachment) -> tuple[Link | None, str]:
 def make_room(ends: Ends, attachment: Attachment) -> tuple[str, bool]:
     """Name the host veth of a new attachment, after clearing what a killed ADD left of it.
 
-    Returns the name and whether something was cleared.  AlreadyAttached if the attachment is
-    complete; CNIError 4 if the pod's interface exists and is not what a killed ADD left.
+    Returns the name and whether something was cleared.  CNIError 4 if the attachment is complete,
+    or if the pod's interface exists and is not what a killed ADD left.
     """
     host_link, name = find(ends.host, attachment)
     if host_link is not None and host_link.alias == attachment.alias(adding=True):
@@ -61,7 +57,7 @@ def make_room(ends: Ends, attachment: Attachment) -> tuple[str, bool]:
         return name, False
     message = f'container veth name ("{attachment.ifname}") peer provided ("{name}") already exists'
     if host_link is not None:
-        raise AlreadyAttached(
+        raise CNIError(
             errors.INVALID_ENVIRONMENT,
             message,
             f"container {attachment.container_id} is attached to network {attachment.network} "
@@ -75,13 +71,28 @@ def make_room(ends: Ends, attachment: Attachment) -> tuple[str, bool]:
     )
 
 
-def of_reference_plugin(ends: Ends, ifname: str, bridge: str) -> Link | None:
-    """The pod's end of a veth pair that the Go plugin made, if that can be proven."""
-    pod_link = ends.pod.get_link(ifname) if ends.has_pod else None
-    if pod_link is None or pod_link.kind != "veth":
+def peer_on_host(ends: Ends, pod_link: Link) -> Link | None:
+    """The host's end of a pod's veth; None if the pair is of another kind or leads elsewhere.
+
+    Indexes repeat between namespaces (a pod's eth0 is mostly 2), so the namespace counts too.
+    """
+    if pod_link.kind != "veth":
         return None
     peer = ends.host.get_link(pod_link.link)
     if peer is None or not rtnl.paired(peer, pod_link):
+        return None
+    return peer if peer.link_netnsid == ends.host.nsid(ends.netns_fd) else None
+
+
+def of_reference_plugin(ends: Ends, attachment: Attachment, bridge: str) -> Link | None:
+    """The pod's end of a veth pair that the Go plugin made, if that can be proven.
+
+    A path of a namespace may lead to another pod by now (process numbers are used again): the
+    alias of that pod's link says so.
+    """
+    pod_link = ends.pod.get_link(attachment.ifname) if ends.has_pod else None
+    peer = None if pod_link is None else peer_on_host(ends, pod_link)
+    if peer is None or (peer.alias and not attachment.owns(peer.alias)):
         return None
     master = ends.host.get_link(bridge)
     is_port = master is not None and peer.master == master.index

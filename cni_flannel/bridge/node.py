@@ -68,8 +68,7 @@ def in_the_way(addresses: list[Prefix], gateway: Prefix) -> list[Prefix]:
     return [
         address
         for address in addresses
-        if address.family == gateway.family
-        and (address.family == 4 or address.overlaps(gateway))
+        if address.family == gateway.family and (address.family == 4 or address.overlaps(gateway))
     ]
 
 

@@ -24,8 +24,11 @@ from cni_flannel.kernel.link import IFF_PROMISC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cni.attachment import Attachment
     from cni.cidr import Prefix
+    from cni.types import Args
     from cni_flannel.bridge.conf import BridgeConf
     from cni_flannel.bridge.layer3 import Layer3
     from cni_flannel.bridge.node import Node
@@ -57,7 +60,7 @@ def prepare(conf: BridgeConf, node: Node, gateways: list[Prefix], new_mac: str) 
         steps.append(port_vlans(conf, port))
     for gateway in gateways:
         if gateway not in node.addresses:
-            stale = _replaced(conf, node, gateway)
+            stale = _replaced(conf, node, gateway, gateways)
             pin = bridge.mac if bridge is not None and not conf.vlan else ""
             steps.append(MoveAddress(conf.gateway_holder, gateway, stale, pin=pin))
     for family in sorted(node.forwarding):
@@ -90,9 +93,10 @@ def _repair(conf: BridgeConf, bridge: Link) -> list[Step]:
     return [RepairBridge(bridge.name, up=up, mtu=mtu, promisc=promisc)]
 
 
-def _replaced(conf: BridgeConf, node: Node, gateway: Prefix) -> list[Prefix]:
+def _replaced(conf: BridgeConf, node: Node, gateway: Prefix, wanted: list[Prefix]) -> list[Prefix]:
     """The addresses that have to go for ``gateway``; CNIError 104 while pods still use them."""
-    stale = observed.in_the_way(node.addresses, gateway)
+    found = observed.in_the_way(node.addresses, gateway)
+    stale = [address for address in found if address not in wanted]
     if stale and node.ports and not conf.force_address:
         there = ", ".join(str(address) for address in stale)
         raise CNIError(
@@ -153,9 +157,7 @@ def port_vlans(conf: BridgeConf, name: str) -> PortVlans:
     )
 
 
-def _pod_sysctls(
-    conf: BridgeConf, ifname: str, families: list[int]
-) -> list[tuple[str, str, bool]]:
+def _pod_sysctls(conf: BridgeConf, ifname: str, families: list[int]) -> list[tuple[str, str, bool]]:
     """Switches of the pod's interface as (path, value, required)."""
     v4, v6 = f"net/ipv4/conf/{ifname}", f"net/ipv6/conf/{ifname}"
     switches = [(f"{v4}/arp_notify", "1", False)] if 4 in families else []
@@ -192,11 +194,19 @@ def gateway_port_name(holder: str) -> str:
     return f"veth{crc32(holder.encode()):08x}"
 
 
-def result(
-    conf: BridgeConf,
-    layer3: Layer3,
-    interfaces: list[dict[str, object]],
-) -> dict[str, object]:
+def interfaces(
+    conf: BridgeConf, args: Args, bridge: Link, *, name: str, macs: tuple[str, str]
+) -> list[dict[str, Any]]:
+    """The result's interfaces, in the order that chained plugins rely on."""
+    mtu = conf.mtu or DEFAULT_MTU
+    return [
+        {"name": bridge.name, "mac": bridge.mac, "mtu": bridge.mtu},
+        {"name": name, "mac": macs[0], "mtu": mtu},
+        {"name": args.ifname, "mac": macs[1], "mtu": mtu, "sandbox": args.netns},
+    ]
+
+
+def result(conf: BridgeConf, layer3: Layer3, interfaces: list[dict[str, Any]]) -> dict[str, Any]:
     """The result in the shape of 1.1.0; every address is on the container's interface."""
     return {
         "interfaces": interfaces,

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from cni.types import Plugin
-    from cni.types import Args
+    from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
     from cni_flannel.bridge.layer3 import Layer3
     from cni_flannel.kernel.link import Link
@@ -46,7 +45,7 @@ def cmd_add(args: Args) -> dict[str, Any]:
         try:
             result = _allocate(args, conf)
             leased = True
-            return _attach(args, conf, ends, attachment, name, l3.complete(conf, result))
+            return _attach(args, conf, ends, name, l3.complete(conf, result))
         except BaseException as error:
             # A plugin that failed has taken its leases back; one that was interrupted may not.
             if leased or isinstance(error, Interrupted):
@@ -58,7 +57,7 @@ def cmd_del(args: Args) -> None:
     """Detach the container; whatever is gone already is fine."""
     from cni_flannel.bridge import removal  # ADD does not pay for the other verbs
 
-    conf = bridge_conf.parse(args)
+    conf = bridge_conf.parse_for_removal(args)
     removal.remove(args, conf, ipam(conf.ipam_type))
 
 
@@ -74,7 +73,7 @@ def cmd_gc(args: Args) -> None:
     """Remove what belongs to attachments that the runtime does not list."""
     from cni_flannel.bridge import removal  # ADD does not pay for the other verbs
 
-    conf = bridge_conf.parse(args)
+    conf = bridge_conf.parse_for_removal(args)
     removal.collect(args, conf, ipam(conf.ipam_type))
 
 
@@ -108,7 +107,7 @@ def _allocate(args: Args, conf: BridgeConf) -> Mapping[str, Any] | None:
     try:
         return plugin.cmd_add(args)
     except CNIError as error:
-        if error.code != ADDRESS_TAKEN or plugin is not host_local:
+        if error.code != ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
             raise
         plugin.cmd_del(args)
         return plugin.cmd_add(args)
@@ -124,16 +123,14 @@ def _release(args: Args, conf: BridgeConf) -> None:
         args.note(f"could not roll back the lease of {args.container_id}: {error}")
 
 
-def _attach(
-    args: Args,
-    conf: BridgeConf,
-    ends: Ends,
-    attachment: Attachment,
-    name: str,
-    layer3: Layer3,
-) -> dict[str, Any]:
+def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3) -> dict[str, Any]:
+    """Make the attachment.  Its result is ready before: nothing can fail after the last step."""
     bridge = _prepare(args, conf, ends, layer3)
     macs = random_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
+    interfaces = plan.interfaces(conf, args, bridge, name=name, macs=macs)
+    if conf.vlan and conf.is_gateway:
+        interfaces += _vlan_interface(ends, conf.gateway_holder)
+    attachment = Attachment(conf.name, args.container_id, args.ifname)
     todo: list[steps.Step] = []
     if conf.ip_masq and layer3.addresses:
         backend = conf.ip_masq_backend or None
@@ -141,8 +138,9 @@ def _attach(
     if conf.macspoofchk:
         todo.append(CheckSourceMAC(attachment, name, macs[1], args.environ))
     todo += plan.attach(conf, attachment, layer3, bridge, name=name, macs=macs)
+    result = plan.result(conf, layer3, interfaces)
     steps.run(todo, ends, args.note if args.debug else None)
-    return plan.result(conf, layer3, _interfaces(args, conf, ends, bridge, name, macs))
+    return result
 
 
 def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
@@ -165,18 +163,6 @@ def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
     raise problem
 
 
-def _interfaces(
-    args: Args, conf: BridgeConf, ends: Ends, bridge: Link, name: str, macs: tuple[str, str]
-) -> list[dict[str, Any]]:
-    """The result's interfaces, in the order that chained plugins rely on."""
-    mtu = conf.mtu or plan.DEFAULT_MTU
-    found: list[dict[str, Any]] = [
-        {"name": bridge.name, "mac": bridge.mac, "mtu": bridge.mtu},
-        {"name": name, "mac": macs[0], "mtu": mtu},
-        {"name": args.ifname, "mac": macs[1], "mtu": mtu, "sandbox": args.netns},
-    ]
-    if conf.vlan and conf.is_gateway:
-        holder = ends.host.get_link(conf.gateway_holder)
-        if holder is not None:
-            found.append({"name": holder.name, "mac": holder.mac, "mtu": holder.mtu})
-    return found
+def _vlan_interface(ends: Ends, name: str) -> list[dict[str, Any]]:
+    link = ends.host.get_link(name)
+    return [] if link is None else [{"name": link.name, "mac": link.mac, "mtu": link.mtu}]

@@ -15,8 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cni.types import Plugin
-    from cni.types import Args
+    from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
 
 

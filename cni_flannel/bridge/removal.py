@@ -1,8 +1,9 @@
 """Taking attachments away: DEL of one, GC of all that the runtime does not list.
 
-Rules of this file: every part is tried, whatever the others did; what is gone already is
-success; nothing is touched that is not proven the attachment's; errors are collected and told
-together, so that the runtime's retry meets exactly what is left.
+Rules of this file: every part is tried, whatever the others did, but no address is given back
+while the link that has it is there; what is gone already is success; nothing is touched that is
+not proven the attachment's; errors are collected and told together, so that the runtime's retry
+meets exactly what is left.
 Imports: the parts of this package, ``kernel``.
 """
 
@@ -12,20 +13,20 @@ from cni import cidr, errors, version, wire
 from cni.attachment import Attachment
 from cni.errors import CNIError
 from cni_flannel.bridge import links
-from cni_flannel.bridge.ends import Ends
+from cni_flannel.bridge.ends import Ends, refused
 from cni_flannel.kernel import rtnl
+from cni_flannel.netconf import VALID_ATTACHMENTS, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni.cidr import Prefix
-    from cni.types import Plugin
-    from cni.types import Args
+    from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
     from cni_flannel.kernel.link import Link
 
-_RETRY = "the runtime repeats the call; if it keeps failing see the kernel log (dmesg)"
+_RETRY = "the runtime repeats the call"
 
 
 class Attempts:
@@ -44,8 +45,9 @@ class Attempts:
         except CNIError as error:
             self._errors.append(error)
         except OSError as error:
-            msg = f"{self._what}: {error}"
-            self._errors.append(CNIError(errors.KERNEL_REFUSED, msg, _RETRY))
+            cause = refused(error)
+            msg = f"{self._what}: {cause.msg}"
+            self._errors.append(CNIError(cause.code, msg, f"{cause.details}\n{_RETRY}"))
 
     @property
     def clean(self) -> bool:
@@ -65,9 +67,11 @@ def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
     with Ends.surviving(args.netns) as ends:
         addresses = _addresses_of_result(args)
         attempts.run(_remove_link, ends, attachment, conf.bridge, addresses)
-        if ipam is not None:
-            attempts.run(ipam.cmd_del, args)
+        link_is_gone = attempts.clean
+        # Before the lease goes: then the next pod may have the address, and entries of its own.
         attempts.run(_forget_neighbours, ends, conf.bridge, addresses)
+        if ipam is not None and link_is_gone:
+            attempts.run(ipam.cmd_del, args)
         if conf.ip_masq:
             attempts.run(_remove_masquerade, args, ends, attachment, addresses)
         if conf.macspoofchk:
@@ -75,9 +79,7 @@ def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
     attempts.finish()
 
 
-def _remove_link(
-    ends: Ends, attachment: Attachment, bridge: str, addresses: list[Prefix]
-) -> None:
+def _remove_link(ends: Ends, attachment: Attachment, bridge: str, addresses: list[Prefix]) -> None:
     """Delete the veth pair by the host's end; by the pod's if the Go plugin made it.
 
     ``addresses`` gets those that the pod's end had.
@@ -85,13 +87,16 @@ def _remove_link(
     host_link, _ = links.find(ends.host, attachment)
     pod_link: Link | None = None
     if host_link is None:
-        pod_link = links.of_reference_plugin(ends, attachment.ifname, bridge)
+        pod_link = links.of_reference_plugin(ends, attachment, bridge)
     elif ends.has_pod:
         pod_link = ends.pod.get_link(attachment.ifname)
         if pod_link is not None and not rtnl.paired(host_link, pod_link):
             pod_link = None
     if pod_link is not None:
-        there = (found.prefix for found in ends.pod.addresses(pod_link.index))
+        found = ends.pod.addresses(pod_link.index)
+        there = [one.prefix for one in found if one.scope == rtnl.RT_SCOPE_UNIVERSE]
+        if host_link is None and addresses and there and not set(there) & set(addresses):
+            return  # the earlier result names other addresses: another container's link
         addresses += [prefix for prefix in there if prefix not in addresses]
     if host_link is not None:
         ends.drop(rtnl.del_link(host_link.index))
@@ -171,7 +176,7 @@ def _collect_masquerade(args: Args, network: str, valid: set[tuple[str, str]]) -
 
 def valid_attachments(args: Args) -> set[tuple[str, str]] | None:
     """``cni.dev/valid-attachments`` as (container ID, ifname); None if the key is absent."""
-    listed = args.conf.get("cni.dev/valid-attachments")
+    listed = args.conf.get(VALID_ATTACHMENTS)
     if listed is None:
         return None
     valid = set()
@@ -181,7 +186,7 @@ def valid_attachments(args: Args) -> set[tuple[str, str]] | None:
         if not all(type(part) is str for part in pair):
             raise CNIError(
                 errors.INVALID_NETWORK_CONFIG,
-                f"parse cni.dev/valid-attachments: {wire.dumps(item)} is not an object with "
+                f"parse {VALID_ATTACHMENTS}: {shown(item)} is not an object with "
                 "containerID and ifname",
                 "the runtime has to send a list of such objects; nothing was removed",
             )

@@ -10,7 +10,7 @@ Imports: the protocol package.
 from __future__ import annotations
 
 from cni import errors
-from cni.errors import CNIError
+from cni.errors import CNIError, Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ class Step:
         """Take the change back; nothing to do is fine."""
 
 
-def run(
-    steps: Sequence[Step], ends: Ends, tell: Callable[[str], None] | None = None
-) -> None:
+def run(steps: Sequence[Step], ends: Ends, tell: Callable[[str], None] | None = None) -> None:
     """Apply every step in order; on any exception undo the begun ones, newest first.
 
     ``tell`` gets every command before it is carried out.  A refusal of the kernel becomes
@@ -61,26 +59,36 @@ def run(
             step.apply(ends)
     except OSError as error:
         msg = f"{'; '.join(begun[-1].describe())}: {error}"
-        details = "\n".join([begun[-1].remedy, *_undo(begun, ends)])
+        details = "\n".join([begun[-1].remedy, *undo(begun, ends)])
         raise CNIError(errors.KERNEL_REFUSED, msg, details) from error
     except CNIError as error:
-        error.details = "\n".join([error.details, *_undo(begun, ends)])
+        error.details = "\n".join([error.details, *undo(begun, ends)])
         raise
     except BaseException:
-        _undo(begun, ends)
+        undo(begun, ends)
         raise
 
 
 def undo(steps: Sequence[Step], ends: Ends) -> list[str]:
-    """Take steps back, newest first; what could not be taken back, a sentence each."""
-    return _undo(list(steps), ends)
+    """Take steps back, newest first; what could not be taken back, a sentence each.
 
-
-def _undo(begun: list[Step], ends: Ends) -> list[str]:
-    problems = []
-    for step in reversed(begun):
+    A signal that comes meanwhile does not stop it: the step it cut short is taken back again.
+    """
+    left = list(steps)
+    problems: list[str] = []
+    while left:
         try:
-            step.undo(ends)
-        except (OSError, CNIError) as error:
-            problems.append(f"could not roll back {'; '.join(step.describe())}: {error}")
+            while left:
+                problems += _undo_one(left[-1], ends)
+                del left[-1]
+        except Interrupted:  # comes once a call; the failure that is being handled says more
+            continue
     return problems
+
+
+def _undo_one(step: Step, ends: Ends) -> list[str]:
+    try:
+        step.undo(ends)
+    except (OSError, CNIError) as error:
+        return [f"could not roll back {'; '.join(step.describe())}: {error}"]
+    return []

@@ -1,15 +1,16 @@
 """Steps on the node: the bridge, its address, forwarding.  Shared by all pods, never undone.
 
-Imports: ``kernel``.
+Imports: errno, ``kernel``.
 """
 
 from __future__ import annotations
 
 import errno
 
-from cni_flannel.bridge.steps import REMEDY, VLAN_FILTERING, Step
 from cni_flannel.bridge.ends import random_mac
+from cni_flannel.bridge.steps import REMEDY, VLAN_FILTERING, Step
 from cni_flannel.kernel import rtnl, sysctl
+from cni_flannel.kernel.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class AddGatewayVeth(Step):
         ]
 
     def apply(self, ends: Ends) -> None:
-        ends.host.execute(
+        messages = (
             rtnl.new_veth(
                 self.port,
                 mac=random_mac(),
@@ -111,6 +112,12 @@ class AddGatewayVeth(Step):
             ),
             rtnl.set_link(self.holder, up=True),
         )
+        try:
+            ends.host.execute(*messages)
+        except NetlinkError as error:
+            # Another ADD was faster if all that is wrong is that the pair is there.
+            if error.errno != errno.EEXIST or error.also:
+                raise
 
 
 class MoveAddress(Step):
@@ -163,6 +170,7 @@ class Forward(Step):
         return [f"sysctl -w {path}={value}" for path, value in self._writes()]
 
     def apply(self, ends: Ends) -> None:
+        del ends
         for path, value in self._writes():
             if not sysctl.write(path, value):
                 raise FileNotFoundError(errno.ENOENT, "no such switch", f"/proc/sys/{path}")

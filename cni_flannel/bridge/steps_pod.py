@@ -1,12 +1,15 @@
 """Steps on one attachment: the veth pair, its port, the pod's interface.  Each can be undone.
 
-Imports: ``kernel``.
+Imports: errno, ``kernel``.
 """
 
 from __future__ import annotations
 
+import errno
+
 from cni_flannel.bridge.steps import VLAN_FILTERING, Step
 from cni_flannel.kernel import rtnl, sysctl
+from cni_flannel.kernel.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,18 +20,20 @@ if TYPE_CHECKING:
     from cni_flannel.bridge.ends import Ends
     from cni_flannel.bridge.layer3 import Route
     from cni_flannel.kernel.link import Link
+    from cni_flannel.kernel.nlmsg import Message
 
 
 class AddVeth(Step):
     """Make the veth pair: the host's end a port of the bridge, up; the other inside the pod.
 
     Both ends have their MAC from the first moment.  The alias in the same send proves the pair
-    ours; it says "adding" until the last step of the ADD.
+    ours; it says "adding" until the last step of the ADD.  ``made`` tells ``undo`` whether it was
+    this step that made it: of two ADDs at once the second must not take back the first's.
     """
 
-    __slots__ = ("attachment", "bridge", "flags", "host_mac", "mtu", "name", "pod_mac")
+    __slots__ = ("attachment", "bridge", "flags", "host_mac", "made", "mtu", "name", "pod_mac")
 
-    def __init__(  # noqa: PLR0913 the properties of one link pair
+    def __init__(
         self,
         attachment: Attachment,
         name: str,
@@ -46,19 +51,35 @@ class AddVeth(Step):
         self.pod_mac = pod_mac
         self.mtu = mtu
         self.flags = flags
+        self.made = False
 
     def describe(self) -> list[str]:
         mtu = f" mtu {self.mtu}" if self.mtu else ""
         hairpin, isolated = ("on" if flag else "off" for flag in self.flags)
+        flags = f"ip link set {self.name} type bridge_slave hairpin {hairpin} isolated {isolated}"
+        own = f"{self.name} up address {self.host_mac}{mtu}"
+        peer = f"peer name {self.attachment.ifname} address {self.pod_mac}{mtu} netns POD"
         return [
-            f"ip link add {self.name} up address {self.host_mac}{mtu} master {self.bridge.name} "
-            f"type veth peer name {self.attachment.ifname} address {self.pod_mac}{mtu} netns POD",
+            f"ip link add {own} master {self.bridge.name} type veth {peer}",
             f"ip link set {self.name} alias '{self.attachment.alias(adding=True)}'",
-            f"ip link set {self.name} type bridge_slave hairpin {hairpin} isolated {isolated}",
+            *([flags] if any(self.flags) else []),
         ]
 
     def apply(self, ends: Ends) -> None:
+        if ends.host.get_link(self.name) is not None:
+            # The rest of the batch goes by name: it must not mark a link that is there already.
+            raise NetlinkError(errno.EEXIST, f"{self.name} appeared meanwhile")
+        self.made = True
+        try:
+            self._make(ends)
+        except NetlinkError as error:
+            self.made = (error.errno, error.position) != (errno.EEXIST, 0)
+            raise
+        sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+
+    def _make(self, ends: Ends) -> None:
         hairpin, isolated = self.flags
+        port = rtnl.set_port(self.name, hairpin=hairpin, isolated=isolated)
         ends.host.execute(
             rtnl.new_veth(
                 self.name,
@@ -70,12 +91,11 @@ class AddVeth(Step):
                 peer_netns_fd=ends.netns_fd,
             ),
             rtnl.set_link(self.name, alias=self.attachment.alias(adding=True)),
-            *([rtnl.set_port(self.name, hairpin=hairpin, isolated=isolated)] if any(self.flags) else []),
+            *([port] if any(self.flags) else []),
         )
-        sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
 
     def undo(self, ends: Ends) -> None:
-        found = ends.host.get_link(self.name)
+        found = ends.host.get_link(self.name) if self.made else None
         if found is not None and self.attachment.owns(found.alias):
             ends.drop(rtnl.del_link(found.index))
 
@@ -97,7 +117,9 @@ class PortVlans(Step):
     def describe(self) -> list[str]:
         gone = [f"bridge vlan del dev {self.name} vid 1"] if self.drop_default else []
         own = [f"bridge vlan add dev {self.name} vid {self.untagged} pvid untagged"]
-        more = [f"bridge vlan add dev {self.name} vid {first}-{last}" for first, last in self.tagged]
+        more = [
+            f"bridge vlan add dev {self.name} vid {first}-{last}" for first, last in self.tagged
+        ]
         return [*gone, *(own if self.untagged else []), *more]
 
     def apply(self, ends: Ends) -> None:
@@ -123,16 +145,13 @@ class PodSysctls(Step):
         self.writes = list(writes)
 
     def describe(self) -> list[str]:
-        return [
-            f"ip netns exec POD sysctl -w {path}={value}"
-            for path, value, _ in self.writes
-        ]
+        return [f"ip netns exec POD sysctl -w {path}={value}" for path, value, _ in self.writes]
 
     def apply(self, ends: Ends) -> None:
         with ends.entered_pod():
             for path, value, required in self.writes:
                 if not sysctl.write(path, value) and required:
-                    raise FileNotFoundError(2, "no such switch", f"/proc/sys/{path}")
+                    raise FileNotFoundError(errno.ENOENT, "no such switch", f"/proc/sys/{path}")
 
 
 class ConfigurePod(Step):
@@ -164,7 +183,7 @@ class ConfigurePod(Step):
         ends.pod.execute(
             *(rtnl.new_address(index, a, nodad=bool(self._nodad(a))) for a in self.addresses),
             rtnl.set_link(index, up=True),
-            *(rtnl.new_route(index, r.dst, gw=r.gw, **r.metrics) for r in self.routes),
+            *(_new_route(index, route) for route in self.routes),
         )
 
 
@@ -209,6 +228,20 @@ class Finish(Step):
     def undo(self, ends: Ends) -> None:
         for address in self.addresses:
             ends.drop(rtnl.del_neighbour(self.bridge.index, address))
+
+
+def _new_route(index: int, route: Route) -> Message:
+    known = route.metrics.get
+    return rtnl.new_route(
+        index,
+        route.dst,
+        gw=route.gw,
+        mtu=known("mtu"),
+        advmss=known("advmss"),
+        priority=known("priority"),
+        table=known("table"),
+        scope=known("scope"),
+    )
 
 
 def _words(route: Route) -> str:

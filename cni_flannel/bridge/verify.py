@@ -11,7 +11,7 @@ from __future__ import annotations
 from cni import cidr, errors, version
 from cni.attachment import Attachment
 from cni.errors import CNIError
-from cni_flannel.bridge import node
+from cni_flannel.bridge import links, node
 from cni_flannel.bridge.ends import Ends
 from cni_flannel.kernel import rtnl, sysctl
 
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from cni.types import Plugin
-    from cni.types import Args
+    from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
     from cni_flannel.kernel.link import Link
 
     Interface = dict[str, Any]
+
+_ON = {True: "on", False: "off"}
 
 
 def check(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
@@ -39,18 +40,22 @@ def check(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
         )
     with Ends.both(args.netns) as ends:
         found = list(_differences(args, conf, prev_result, ends))
+    what = f"check {args.ifname} of container {args.container_id}"
+    problems = []
+    if found:
+        remedy = (
+            "delete and recreate the pod; if many pods are affected look for another program "
+            "that manages their links, routes or rules"
+        )
+        msg = f"{what}: {'; '.join(found)}"
+        problems.append(CNIError(errors.ATTACHMENT_DIFFERS, msg, remedy))
     if ipam is not None:
         try:
             ipam.cmd_check(args)
         except CNIError as error:
-            found.append(error.msg)
-    if found:
-        raise CNIError(
-            errors.ATTACHMENT_DIFFERS,
-            f"check {args.ifname} of container {args.container_id}: {'; '.join(found)}",
-            "delete and recreate the pod; if many pods are affected look for another program "
-            "that manages their links, routes or rules",
-        )
+            problems.append(error)
+    if problems:
+        raise errors.combine(what, problems)
 
 
 def _differences(
@@ -59,9 +64,7 @@ def _differences(
     interfaces: list[Interface] = prev_result.get("interfaces") or []
     bridge = ends.host.get_link(conf.bridge)
     pod_link = ends.pod.get_link(args.ifname)
-    host_link = ends.host.get_link(pod_link.link) if pod_link is not None else None
-    if host_link is not None and pod_link is not None and not rtnl.paired(host_link, pod_link):
-        host_link = None
+    host_link = None if pod_link is None else links.peer_on_host(ends, pod_link)
     yield from _bridge(conf, bridge, _named(interfaces, conf.bridge), prev_result, ends)
     wants_up = not conf.disable_container_interface
     yield from _pod_link(args, pod_link, interfaces, wants_up=wants_up)
@@ -89,7 +92,7 @@ def _bridge(
     if conf.mtu and bridge.mtu != conf.mtu:
         yield f"bridge {conf.bridge} has MTU {bridge.mtu}, not {conf.mtu}"
     if bool(bridge.flags & rtnl.IFF_PROMISC) != conf.promisc_mode:
-        yield f"bridge {conf.bridge} has promiscuous mode {_on(not conf.promisc_mode)}"
+        yield f"bridge {conf.bridge} has promiscuous mode {_ON[not conf.promisc_mode]}"
     if conf.is_gateway:
         yield from _gateways(conf, prev_result, ends)
 
@@ -147,16 +150,13 @@ def _host_link(
     elif link.alias == attachment.alias(adding=True):
         yield f"host veth {link.name} is of an ADD that did not come to its end"
     if link.port is not None:
-        flags = (("hairpin", link.port.hairpin, conf.hairpin_mode),)
-        flags += (("port isolation", link.port.isolated, conf.port_isolation),)
-        for what, is_on, wanted in flags:
-            if is_on != wanted:
-                yield f"host veth {link.name} has {what} {_on(is_on)}"
+        if link.port.hairpin != conf.hairpin_mode:
+            yield f"host veth {link.name} has hairpin {_ON[link.port.hairpin]}"
+        if link.port.isolated != conf.port_isolation:
+            yield f"host veth {link.name} has port isolation {_ON[link.port.isolated]}"
 
 
-def _addresses(
-    args: Args, prev_result: dict[str, Any], link: Link, ends: Ends
-) -> Iterator[str]:
+def _addresses(args: Args, prev_result: dict[str, Any], link: Link, ends: Ends) -> Iterator[str]:
     interfaces = prev_result.get("interfaces") or []
     there = [found.prefix for found in ends.pod.addresses(link.index)]
     for ip in prev_result.get("ips") or []:
@@ -224,7 +224,3 @@ def _named(interfaces: list[Interface], name: str) -> Interface | None:
 
 def _is(interface: Interface, name: str) -> bool:
     return bool(interface.get("name") == name)
-
-
-def _on(is_on: bool) -> str:
-    return "on" if is_on else "off"

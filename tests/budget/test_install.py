@@ -87,18 +87,22 @@ def test_contents_in_use_stay_until_the_next_time(
     builds: tuple[Path, Path], tmp_path: Path
 ) -> None:
     install(builds[1], tmp_path)
+    environ = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": "c",
+        "CNI_NETNS": "/run/netns/none",
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": str(tmp_path),
+    }
     waiting = subprocess.Popen(
-        [tmp_path / "flannel"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={"CNI_COMMAND": "VERSION"},
+        [tmp_path / "flannel"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
     )
     try:
         wait_until_maps(waiting.pid, "libpython")
         assert "kept" in install(builds[0], tmp_path)
         assert len(contents(tmp_path)) == 2
-        out, _ = waiting.communicate(b"{}", timeout=30)
-        assert b"supportedVersions" in out
+        out, _ = waiting.communicate(b'{"cut off', timeout=30)
+        assert b'"code": 6' in out
     finally:
         waiting.kill()
         waiting.wait()
@@ -117,7 +121,7 @@ def test_same_build_again_repairs_what_is_damaged(
 ) -> None:
     install(builds[0], tmp_path)
     (name,) = contents(tmp_path)
-    codec = tmp_path / name / "encodings" / "utf_8.pyc"
+    codec = tmp_path / name / "encodings" / "__init__.pyc"
     whole = codec.read_bytes()
     untouched = (tmp_path / name / "MARKER").stat().st_ino
     codec.write_bytes(b"")

@@ -98,6 +98,18 @@ def test_a_strangers_alias_is_nobodys(text: str) -> None:
     assert parse_alias(text) is None
 
 
+def test_the_alias_of_a_link_that_is_being_made_is_recognised() -> None:
+    long = Attachment("n" * 200, "c" * 64, "eth0")
+    for attachment in (ONE, long):
+        begun = attachment.alias(adding=True)
+        assert begun != attachment.alias()
+        assert len(begun) <= ALIAS_BYTES
+        assert attachment.owns(begun)
+        assert attachment.owns(attachment.alias())
+        assert not attachment.owns(Attachment("x", "c1", "eth0").alias())
+    assert parse_alias(ONE.alias(adding=True)) == ONE
+
+
 def test_a_long_alias_becomes_a_hash_that_still_proves() -> None:
     long = Attachment("n" * 200, "c" * 64, "eth0")
     assert len(long.alias()) <= ALIAS_BYTES

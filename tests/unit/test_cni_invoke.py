@@ -1,141 +1,21 @@
-"""Running a program, and running another plugin as a delegate."""
+"""Running another plugin as a delegate, and finding it."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import signal
-import sys
-import threading
-import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni import invoke, process
-from cni.errors import CNIError, Interrupted
+from cni import invoke
+from cni.errors import CNIError
 from cni.types import Args
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 ENV = {"PATH": os.environ["PATH"]}
-
-
-def sh(script: str, **options: Any) -> process.Completed:
-    return process.run(["/bin/sh", "-c", script], env=ENV, **options)
-
-
-def test_input_output_and_status_of_a_program() -> None:
-    done = sh("cat; echo problem >&2; exit 3", stdin=b"in\0put")
-    assert (done.status, done.stdout, done.stderr) == (3, b"in\0put", b"problem\n")
-
-
-def test_much_output_in_both_directions_blocks_nobody() -> None:
-    data = b"x" * 3_000_000
-    done = sh("cat; head -c 2000000 /dev/zero >&2", stdin=data)
-    assert done.stdout == data
-    assert len(done.stderr) == 2_000_000
-
-
-def test_a_signal_is_a_negative_status() -> None:
-    assert sh("kill -9 $$").status == -9
-
-
-def test_the_environment_is_exactly_what_was_given() -> None:
-    assert process.run(["/usr/bin/env"], env={"A": "b"}).stdout == b"A=b\n"
-
-
-def test_a_child_inherits_neither_files_nor_ignored_signals() -> None:
-    done = sh("ls -l /proc/self/fd | grep -c memfd; grep SigIgn /proc/self/status")
-    count, _, ignored = done.stdout.decode().partition("\n")
-    assert int(count) == 2  # stdin and stderr; the third is the pipe to grep
-    assert int(ignored.split()[1], 16) >> (signal.SIGPIPE - 1) & 1 == 0
-
-
-def test_standard_files_that_are_closed_here_are_open_there(tmp_path: Path) -> None:
-    script = """
-import os, sys
-sys.path.insert(0, sys.argv[1])
-from cni import process
-os.closerange(0, 3)
-done = process.run(["/bin/sh", "-c", "cat; echo e >&2"], stdin=b"i", env={})
-with open(sys.argv[2], "wb") as file:
-    file.write(done.stdout + done.stderr)
-"""
-    root = str(Path(__file__).resolve().parents[2])
-    process.run([sys.executable, "-I", "-S", "-c", script, root, f"{tmp_path}/out"], env=ENV)
-    assert (tmp_path / "out").read_bytes() == b"ie\n"
-
-
-def test_a_grandchild_that_keeps_stdout_open_is_not_waited_for() -> None:
-    began = time.monotonic()
-    done = sh("sleep 5 & echo $!")
-    assert time.monotonic() - began < 4
-    os.kill(int(done.stdout), signal.SIGKILL)
-
-
-def test_a_missing_program_is_an_os_error() -> None:
-    with pytest.raises(FileNotFoundError):
-        process.run(["/nonexistent"], env={})
-
-
-def test_a_limit_ends_the_child() -> None:
-    with pytest.raises(TimeoutError, match=r"did not end within 0\.05 s"):
-        sh("exec sleep 20", timeout_s=0.05)
-    assert sh("true", timeout_s=20).status == 0
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)  # nothing is left to reap
-
-
-def test_a_child_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "_GRACE_S", 0.02)
-    with pytest.raises(TimeoutError):
-        sh("trap '' TERM; while :; do :; done", timeout_s=0.1)
-
-
-def test_an_interruption_stops_and_reaps_the_child() -> None:
-    def interrupt(signum: int, _frame: object) -> None:
-        raise Interrupted(signum)
-
-    old = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        with pytest.raises(Interrupted):
-            sh("exec sleep 20")
-    finally:
-        signal.signal(signal.SIGALRM, old)
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-
-
-def test_a_busy_text_file_is_tried_again(tmp_path: Path) -> None:
-    program = tmp_path / "program"
-    program.write_bytes(b"#!/bin/sh\necho ran\n")
-    program.chmod(0o755)
-    writer = os.open(program, os.O_WRONLY)
-    timer = threading.Timer(0.05, os.close, [writer])
-    timer.start()
-    assert process.run([str(program)], env=ENV).stdout == b"ran\n"
-    timer.join()
-
-
-def test_a_text_file_that_stays_busy_is_an_error_not_a_success(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tries: list[object] = []
-
-    def busy(*args: object, **_options: object) -> int:
-        tries.append(args)
-        raise OSError(errno.ETXTBSY, "Text file busy")
-
-    monkeypatch.setattr(os, "posix_spawn", busy)
-    monkeypatch.setattr(process, "_BUSY_STEPS_S", (0.0, 0.0))
-    with pytest.raises(OSError, match="Text file busy"):
-        process.run(["/bin/true"], env={})
-    assert len(tries) == 3
-
-
-# ------------------------------------------------------------------------------------- delegates
 
 
 class Delegates:
@@ -226,6 +106,15 @@ def test_the_other_verbs_print_nothing(delegates: Delegates, verb: str) -> None:
     getattr(invoke, verb)("x", delegates.args(netns=""))
     assert delegates.text("command").strip() == {"delete": "DEL"}.get(verb, verb.upper())
     assert delegates.text("netns") == ""
+
+
+def test_a_foreign_plugin_has_the_verbs_of_our_own(delegates: Delegates) -> None:
+    delegates.write("x", "echo $CNI_COMMAND >>commands; [ $CNI_COMMAND != ADD ] || echo null")
+    plugin = invoke.Foreign("x")
+    assert plugin.cmd_add(delegates.args()) == {}
+    for verb in (plugin.cmd_del, plugin.cmd_check, plugin.cmd_gc, plugin.cmd_status):
+        verb(delegates.args())
+    assert delegates.text("commands").split() == ["ADD", "DEL", "CHECK", "GC", "STATUS"]
 
 
 RESULTS = [

@@ -1,0 +1,182 @@
+"""Who is provably gone. In doubt a holder lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni.attachment import Attachment
+from ipam import witness as module
+from ipam.index import Entry, netns_id
+from ipam.witness import Witness, boot_time
+from tests.unit.ipam_node import Node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OWNER = ("c1", "eth0")
+OWN = "/proc/self/ns/net"
+OLD = "the lease is older than this boot"
+LONG_AGO = 1000.0
+
+
+class World:
+    """A results cache, a place for a namespace, and what a witness says of them."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.results = base / "results"
+        self.results.mkdir()
+        self.netns = base / "netns"
+        self.now = time.time()
+
+    def cache(self, netns: str, owner: tuple[str, str] = OWNER) -> None:
+        """Write libcni's cache file of an attachment."""
+        text = json.dumps({"kind": "cniCacheV1", "netns": netns})
+        (self.results / f"net-{owner[0]}-{owner[1]}").write_text(text)
+
+    def proof(
+        self,
+        entry: Entry | None = None,
+        owner: tuple[str, str] | None = OWNER,
+        mtime: float | None = None,
+    ) -> str:
+        """Return why the owner is gone; the lease is new unless `mtime` says otherwise."""
+        then = self.now if mtime is None else mtime
+        return Witness("net", str(self.results)).proof_of_death(owner, then, entry)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_nothing_known(world: World) -> None:
+    assert world.proof() == ""
+    assert world.proof(Entry(["10.5.0.2"])) == ""
+    assert world.proof(owner=None) == ""
+
+
+def test_older_than_this_boot(world: World) -> None:
+    assert world.proof(mtime=LONG_AGO) == OLD
+    assert world.proof(owner=None, mtime=LONG_AGO) == OLD
+    assert world.proof(owner=("c1", ""), mtime=LONG_AGO) == OLD
+
+
+def test_a_recorded_namespace(world: World) -> None:
+    world.netns.symlink_to(OWN)
+    entry = Entry([], netns_id(OWN), str(world.netns))
+    assert world.proof(entry) == ""
+    assert world.proof(entry, mtime=LONG_AGO) == ""
+    world.netns.unlink()
+    assert world.proof(entry) == ""  # this process is still in it
+    dead = Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))
+    assert world.proof(dead) == f"its network namespace {world.netns} is gone"
+    world.netns.write_text("a plain file, left when the mount went")
+    assert world.proof(dead) == f"its network namespace {world.netns} is gone"
+
+
+def test_another_namespace_at_the_recorded_path(world: World) -> None:
+    world.netns.symlink_to(OWN)
+    assert world.proof(Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))) != ""
+
+
+def test_what_gos_plugins_attached(world: World) -> None:
+    world.cache(str(world.netns))
+    assert world.proof() == f"its network namespace {world.netns} is gone"
+    world.netns.symlink_to(OWN)
+    assert world.proof() == ""
+    assert world.proof(mtime=LONG_AGO) == ""
+
+
+def test_a_process_that_is_gone_proves_nothing(world: World) -> None:
+    world.cache("/proc/99999999/ns/net")
+    assert world.proof() == ""
+    assert world.proof(mtime=LONG_AGO) == OLD
+
+
+def test_the_old_format_asks_every_interface(world: World) -> None:
+    old = ("c1", "")
+    assert world.proof(owner=old) == ""
+    world.cache(str(world.netns), ("c1", "net7"))
+    world.cache(OWN, ("c1", "net8"))
+    assert world.proof(owner=old, mtime=LONG_AGO) == ""
+    world.cache(str(world.netns), ("c1", "net8"))
+    assert world.proof(owner=old) != ""
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"netns": 5}', '{"netns": ""}', "\xff"])
+def test_a_broken_cache_file_says_nothing(world: World, text: str) -> None:
+    (world.results / "net-c1-eth0").write_text(text)
+    assert world.proof() == ""
+
+
+def test_a_living_veth_outweighs_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    living = {Attachment("net", *OWNER).host_veth_name(1)}
+    monkeypatch.setattr(module, "_is_link", lambda name: name in living)
+    world.cache(str(world.netns))
+    assert world.proof(mtime=LONG_AGO) == ""
+    assert world.proof(owner=("c2", "eth0"), mtime=LONG_AGO) == OLD
+
+
+def test_is_link() -> None:
+    assert module._is_link("lo")
+    assert not module._is_link("no-such-link")
+
+
+def test_not_allowed_to_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))
+    stat = os.stat
+
+    def guarded(path: str, **more: bool) -> os.stat_result:
+        if str(path).endswith("/ns/net"):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    assert world.proof(entry) == ""
+
+
+def test_a_clock_that_was_set_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert boot_time("/nowhere") < time.time()
+    monkeypatch.setattr(time, "clock_gettime", lambda _: 0.0)  # "booted now", says the clock
+    oldest = min(os.lstat(f"/dev/shm/{n}").st_ctime for n in [*os.listdir("/dev/shm"), "."])  # noqa: S108
+    assert boot_time("/dev/shm") <= max(oldest, 0.0) + 1 or not os.listdir("/dev/shm")  # noqa: S108
+
+
+# -------------------------------------------------------------------------- the full pool
+
+
+def test_a_full_pool_heals_itself(tmp_path: Path) -> None:
+    dual = [[{"subnet": "10.5.0.0/29"}], [{"subnet": "fd00::/64"}]]
+    node = Node(tmp_path, ranges=dual)
+    netns = tmp_path / "netns"
+    netns.symlink_to(OWN)
+    for n in range(3):
+        node.add(f"living{n}", netns=str(netns))
+    node.add("dead", netns=OWN)
+    node.add("dead", "net1", netns=OWN)
+    for name in ("10.5.0.5", "fd00::5"):
+        os.utime(node.leases / name, (LONG_AGO, LONG_AGO))
+    gone = f"10.5.0.5,fd00::5 {os.stat(OWN).st_dev}:1 {tmp_path}/gone"
+    (node.index / "dead:eth0").unlink()
+    (node.index / "dead:eth0").symlink_to(gone)
+    assert node.add("new") == ["10.5.0.5", "fd00::7"]
+    assert node.notes == ["took back 10.5.0.5, fd00::5 from dead eth0: " + OLD]
+    assert sorted(set(node.files().values())) == sorted(
+        ["living0\r\neth0", "living1\r\neth0", "living2\r\neth0", "dead\r\nnet1", "new\r\neth0"]
+    )
+
+
+def test_a_full_pool_after_a_reboot(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    for n in range(2, 255):
+        node.put(f"10.5.0.{n}", f"c{n}\r\neth0", age_s=366 * 86400.0)
+    node.status()
+    assert node.add("new") == ["10.5.0.2"]
+    assert len(node.notes) == 253
+    assert node.files() == {"10.5.0.2": "new\r\neth0"}
