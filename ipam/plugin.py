@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ipam.ranges import Range, RangeSet
     from ipam.subnet_env import SubnetEnv
 
+NEEDS_NETNS = False  # leases are about names and files; CNI_NETNS=/dev/null is common usage
 RESULTS_DIR = "/var/lib/cni/results"  # libcni's cache, a witness of who lives
 _PROBES = 64  # taken addresses in a row after which one listing is cheaper
 

@@ -1,15 +1,17 @@
 """Whether the holder of a lease is provably gone. In doubt it lives.
 
-Witnesses, the first three for life, the last two for death:
-- the host veth, whose name follows from the attachment (cni/attachment.py);
-- the network namespace recorded at ADD (ipam/index.py), or, for what Go's plugins attached, in
-  libcni's result cache `/var/lib/cni/results/<network>-<containerID>-<ifname>`: its path leads
-  to a namespace, or a process or a mount is still in it;
-- (a path under /proc says nothing once its process is gone: others may share the namespace;)
-- the lease is older than this boot, and nothing above lives;
-- every namespace known of it is gone, and so is the veth.
+What speaks for life, and outweighs all else:
+- a network namespace it was attached in is still there: its path leads to it, or a process or a
+  mount holds it. The path was recorded at ADD (ipam/index.py); for what Go's plugins attached,
+  libcni's cache has it (`/var/lib/cni/results/<network>-<containerID>-<ifname>`);
+- its host veth, whose name follows from the attachment (cni/attachment.py), is still there.
 
-Reads the kernel and files, changes nothing. Imported only when a pool is full, an attachment
+What proves death, when nothing speaks for life:
+- the lease is older than this boot;
+- every namespace that is known of it is gone. A path under /proc alone cannot show that: its
+  process may have left others in the namespace.
+
+Reads the kernel and files, changes nothing. Imported only when a pool is full, when an attachment
 comes twice, and for GC.
 """
 
@@ -24,6 +26,8 @@ from cni.native import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ipam.index import Entry, Owner
 
 _MARGIN_S = 5.0
@@ -55,17 +59,19 @@ class Witness:
 
         `owner` None is a lease that does not say whose it is. `mtime` is the lease file's.
         """
-        if owner is not None and self._has_veth(owner):
-            return ""
-        known = self._namespaces(owner, entry) if owner is not None else []
-        states = [self._is_gone(path, identity) for path, identity in known]
-        if False in states:
-            return ""
+        gone = ""
+        unknown = False
+        for path, identity in self._namespaces(owner, entry) if owner is not None else ():
+            state = self._is_gone(path, identity)
+            if state is False:
+                return ""
+            unknown = unknown or state is None
+            gone = gone or f"its network namespace {path} is gone"
         if mtime < self._boot:
-            return "the lease is older than this boot"
-        if states and None not in states:
-            return f"its network namespace {known[0][0]} is gone"
-        return ""
+            reason = "the lease is older than this boot"
+        else:
+            reason = "" if unknown else gone
+        return "" if reason and owner is not None and self._has_veth(owner) else reason
 
     def _has_veth(self, owner: Owner) -> bool:
         container_id, ifname = owner
@@ -74,14 +80,14 @@ class Witness:
         attachment = Attachment(self._network, container_id, ifname)
         return any(_is_link(attachment.host_veth_name(n)) for n in range(_VETH_NAMES))
 
-    def _namespaces(self, owner: Owner, entry: Entry | None) -> list[tuple[str, str]]:
-        """Collect (path, "device:inode" or "") of the namespaces the attachment was seen in."""
-        known = [(entry.netns_path, entry.netns_id)] if entry and entry.netns_path else []
+    def _namespaces(self, owner: Owner, entry: Entry | None) -> Iterator[tuple[str, str]]:
+        """Give (path, "device:inode" or "") of the namespaces the attachment was seen in."""
+        if entry is not None and entry.netns_path:
+            yield entry.netns_path, entry.netns_id
         for name in self._cached(owner):
             path = _cached_netns(f"{self._results_dir}/{name}")
-            if path and all(path != one for one, _ in known):
-                known.append((path, ""))
-        return known
+            if path and (entry is None or path != entry.netns_path):
+                yield path, ""
 
     def _cached(self, owner: Owner) -> list[str]:
         container_id, ifname = owner

@@ -6,9 +6,9 @@ reach lies, and ENTRY, the name of the module to run. The script takes the place
 own bootstrap, whose archive reader, import hooks and ctypes patches cost more than our whole
 program (docs/decisions).
 
-What it knows: that file, and the environment variables that the bootloader leaves behind. What it
-must not know: anything about CNI. Rarely used modules of the standard library lie as ordinary .pyc
-files in the contents directory and are found by the ordinary importer.
+What it knows: that file. What it must not know: anything about CNI, or about the environment (what
+the bootloader leaves in it, cni/skel.py takes out again). Rarely used modules of the standard
+library lie as ordinary .pyc files in the contents directory; the ordinary importer finds them.
 
 Imports: sys, os, gc, marshal and importlib's frozen half, all in the interpreter already. (Not even
 __future__: that is a module too, and the importer for it stands below.)
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
     MODULES: dict[str, tuple[bool, int, int]] = {}  # is a package, offset, size
     ENTRY = ""
-
-# What the bootloader sets for its own second start. Programs that we execute must not inherit it:
-# they are other programs, with other libraries.
-BOOTLOADER_VARIABLES = (
-    "_PYI_ARCHIVE_FILE",
-    "_PYI_APPLICATION_HOME_DIR",
-    "_PYI_PARENT_PROCESS_LEVEL",
-    "_PYI_LINUX_PROCESS_NAME",
-    "_PYI_SPLASH_IPC",
-)
 
 
 class Modules:
@@ -63,20 +53,8 @@ def code_of(name: str) -> "CodeType":
     return loads(os.pread(FILE, size, offset))  # type: ignore[no-any-return]
 
 
-def restore_environment(environ: dict[str, str]) -> None:
-    """Give the environment back as the caller of the program made it."""
-    for name in BOOTLOADER_VARIABLES:
-        environ.pop(name, None)
-    original = environ.pop("LD_LIBRARY_PATH_ORIG", None)
-    if original is None:
-        environ.pop("LD_LIBRARY_PATH", None)
-    else:
-        environ["LD_LIBRARY_PATH"] = original
-
-
 gc.disable()  # a process of ten milliseconds gives its memory back as a whole
 sys.frozen = True  # type: ignore[attr-defined]
 sys.meta_path.insert(0, Modules)
-restore_environment(os.environ)  # type: ignore[arg-type]
 FILE = os.open(f"{sys._MEIPASS}/modules", os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[attr-defined]
 exec(code_of(ENTRY))  # ENTRY's code runs here, as __main__

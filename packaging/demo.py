@@ -53,15 +53,15 @@ def main() -> None:
     failed = True
     try:
         pods = [attach(name) for name in names]
-        failed = not all([ping(pods[0], pods[1]), ping(pods[1], pods[0]), *map(ping_gateway, pods)])
+        heading("ping")
+        failed = not all([ping(*pods), ping(*reversed(pods)), *map(ping_gateway, pods)])
         draw(pods)
     except KeyboardInterrupt:
         print("\ninterrupted: the pods are detached before the end")
     finally:
         heading("DEL")
-        for name in names:
-            detach(name)
-    failed |= leftovers()
+        detached = [detach(name) for name in names]
+    failed |= leftovers() or not all(detached)
     sys.exit(failed)
 
 
@@ -85,14 +85,14 @@ def make_node() -> None:
 def attach(name: str) -> Pod:
     """Make a pod's network namespace and attach it."""
     run("ip", "netns", "add", name)
-    result, milliseconds = plugin("ADD", name)
+    status, result, milliseconds = plugin("ADD", name)
+    if status != 0:
+        sys.exit(f"  ADD of {name} failed:\n{indented(json.dumps(result, indent=2))}")
     host_veth, pod_end = result["interfaces"][1:3]
     ip = result["ips"][0]
     pod = Pod(name, ip["address"].split("/")[0], ip["gateway"], host_veth["name"], pod_end["mac"])
-    print(
-        f"  {name:<6} eth0 {ip['address']}, {pod_end['mac']}, gateway {pod.gateway}, "
-        f"on the node {pod.host_veth}   {milliseconds:5.1f} ms"
-    )
+    eth0 = f"eth0 {ip['address']}, {pod_end['mac']}, gateway {pod.gateway}"
+    print(f"  {name:<6} {f'{eth0}, on the node {pod.host_veth}':<84}{milliseconds:5.1f} ms")
     return pod
 
 
@@ -121,7 +121,7 @@ def draw(pods: list[Pod]) -> None:
     left, right = pods
 
     def row(*cells: str) -> None:
-        print("   " + "      ".join(f"{cell:^{width}}" for cell in cells))
+        print("   " + "      ".join(f"{cell:^{width}}" for cell in cells).rstrip())
 
     edge = "+" + "-" * (width - 2) + "+"
 
@@ -140,14 +140,17 @@ def draw(pods: list[Pod]) -> None:
     print("   +" + "-" * (whole - 2) + "+")
     print(f"   |{gateway:^{whole - 2}}|")
     print("   +" + "-" * (whole - 2) + "+")
-    print(f"   {'the node, which routes 10.244.0.0/16 between nodes':^{whole}}")
+    print(f"   {'the node, which routes 10.244.0.0/16 between nodes':^{whole}}".rstrip())
 
 
-def detach(name: str) -> None:
-    """Detach a pod; one that was never attached is fine too."""
-    _, milliseconds = plugin("DEL", name)
+def detach(name: str) -> bool:
+    """Detach a pod; one that was never attached is fine too. Whether it went well."""
+    status, result, milliseconds = plugin("DEL", name)
     run("ip", "netns", "del", name, check=False)
-    print(f"  {name:<6} {milliseconds:44.1f} ms")
+    print(f"  {name:<6} {'eth0, its address and its state are gone':<84}{milliseconds:5.1f} ms")
+    if status != 0:
+        print(indented(json.dumps(result, indent=2)))
+    return status == 0
 
 
 def leftovers() -> bool:
@@ -165,8 +168,8 @@ def leftovers() -> bool:
 # ------------------------------------------------------------------------------------------ helpers
 
 
-def plugin(command: str, pod: str) -> tuple[dict[str, Any], float]:
-    """Call the frozen flannel as a runtime does; its result ({} for DEL) and its milliseconds."""
+def plugin(command: str, pod: str) -> tuple[int, dict[str, Any], float]:
+    """Call the frozen flannel as a runtime does: exit status, what it printed, milliseconds."""
     program = str(PLUGINS / "flannel")
     environ = {
         "PATH": PATH,
@@ -188,10 +191,7 @@ def plugin(command: str, pod: str) -> tuple[dict[str, Any], float]:
     text = os.pread(stdout, 1 << 20, 0)
     os.close(stdin)
     os.close(stdout)
-    if status != 0:
-        ended = os.waitstatus_to_exitcode(status)
-        sys.exit(f"  {command} of {pod} failed with status {ended}:\n{text.decode()}")
-    return (json.loads(text) if text.strip() else {}), milliseconds
+    return os.waitstatus_to_exitcode(status), json.loads(text or "{}"), milliseconds
 
 
 def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -1,9 +1,8 @@
-"""The `encodings` package of the frozen plugins: UTF-8, and nothing else.
+"""The `encodings` package of the frozen plugins: UTF-8 at once, ASCII and Latin-1 when asked for.
 
 The interpreter cannot start without a package of this name. The standard one costs three files, a
 table of 300 aliases and half a millisecond for every pod. The frozen plugins run in UTF-8 mode
-whatever the locale says (an option in plugins.spec), and bytes.decode and str.encode know ASCII and
-Latin-1 by themselves.
+whatever the locale says (an option in plugins.spec); the other two codecs are the standard modules.
 
 Imports: _codecs, a part of the interpreter, and codecs, frozen into it: nothing else can be
 imported yet.
@@ -42,8 +41,14 @@ UTF_8 = codecs.CodecInfo(
 
 
 def search(name: str) -> codecs.CodecInfo | None:
-    """UTF-8 under the spellings that the registry makes of its names; None for any other codec."""
-    return UTF_8 if name in ("utf_8", "utf8", "utf-8") else None
+    """Codec of a name as the registry spells it; None where there is none."""
+    if name in ("utf_8", "utf8", "utf-8"):
+        return UTF_8
+    standard = {"ascii": "ascii", "latin_1": "latin_1", "latin1": "latin_1"}.get(name)
+    if standard is None:
+        return None
+    module = __import__(f"encodings.{standard}", fromlist=["getregentry"])
+    return module.getregentry()  # type: ignore[no-any-return]
 
 
 _codecs.register(search)

@@ -77,7 +77,7 @@ def complete(conf: BridgeConf, ipam_result: Mapping[str, Any] | None) -> Layer3:
         if conf.is_default_gateway:
             _add_default_route(routes, address.family, ip["gateway"])
         if conf.is_gateway:
-            gateway = Prefix(_address(ip["gateway"]), address.length)
+            gateway = Prefix(_gateway(ip["gateway"], address.family), address.length)
             layer3.gateways += [] if gateway in layer3.gateways else [gateway]
     layer3.container_routes = [_route(route, ips) for route in routes]
     return layer3
@@ -94,7 +94,7 @@ def _route(route: dict[str, Any], ips: list[dict[str, Any]]) -> Route:
     dst = _prefix(route.get("dst"))
     gateways = (_address(ip["gateway"]) for ip in ips if ip.get("gateway"))
     own = (gateway for gateway in gateways if gateway.family == dst.family)
-    gw = _address(route["gw"]) if route.get("gw") else next(own, None)
+    gw = _gateway(route["gw"], dst.family) if route.get("gw") else next(own, None)
     metrics = {key: route[key] for key in _METRICS if type(route.get(key)) is int}
     return Route(dst.network, gw, metrics)
 
@@ -111,6 +111,13 @@ def _address(text: Any) -> Address:
         return cidr.parse_address(text)
     except (ValueError, TypeError, AttributeError) as error:
         raise _bad_result(f"IPAM plugin returned a gateway that is none: {error}") from None
+
+
+def _gateway(text: Any, family: int) -> Address:
+    gateway = _address(text)
+    if gateway.family != family:
+        raise _bad_result(f"IPAM plugin returned gateway {gateway} for an IPv{family} network")
+    return gateway
 
 
 def _bad_result(msg: str) -> CNIError:

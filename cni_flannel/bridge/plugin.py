@@ -40,10 +40,10 @@ def cmd_add(args: Args) -> dict[str, Any]:
         name, cleared = links.make_room(ends, attachment)
         if cleared:
             args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
-            _release(args, conf)
+            _forget_killed(args, conf, ends, attachment)
         leased = False
         try:
-            result = _allocate(args, conf)
+            result = _allocate(args, conf, ends, attachment)
             leased = True
             return _attach(args, conf, ends, name, l3.complete(conf, result))
         except BaseException as error:
@@ -96,7 +96,9 @@ def ipam(kind: str) -> Plugin | None:
     return invoke.Foreign(kind)
 
 
-def _allocate(args: Args, conf: BridgeConf) -> Mapping[str, Any] | None:
+def _allocate(
+    args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment
+) -> Mapping[str, Any] | None:
     """Get addresses.  A lease that a killed ADD of this attachment left is released first.
 
     ``links.make_room`` has seen that the attachment has no link, so such a lease is nobody's.
@@ -109,8 +111,17 @@ def _allocate(args: Args, conf: BridgeConf) -> Mapping[str, Any] | None:
     except CNIError as error:
         if error.code != ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
             raise
-        plugin.cmd_del(args)
+        _forget_killed(args, conf, ends, attachment)
         return plugin.cmd_add(args)
+
+
+def _forget_killed(args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment) -> None:
+    """Take back the lease and the rules of a killed ADD: the next one gets another address."""
+    from cni_flannel.bridge import removal  # hardly any ADD follows a killed one
+
+    _release(args, conf)
+    if conf.ip_masq:
+        removal.remove_masquerade(args, ends, attachment, [])
 
 
 def _release(args: Args, conf: BridgeConf) -> None:

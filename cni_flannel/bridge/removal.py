@@ -73,7 +73,7 @@ def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
         if ipam is not None and link_is_gone:
             attempts.run(ipam.cmd_del, args)
         if conf.ip_masq:
-            attempts.run(_remove_masquerade, args, ends, attachment, addresses)
+            attempts.run(remove_masquerade, args, ends, attachment, addresses)
         if conf.macspoofchk:
             attempts.run(_stop_mac_check, args, attachment)
     attempts.finish()
@@ -128,7 +128,7 @@ def _stop_mac_check(args: Args, attachment: Attachment) -> None:
     macspoof.teardown(attachment.container_id, attachment.ifname, args.environ)
 
 
-def _remove_masquerade(
+def remove_masquerade(
     args: Args, ends: Ends, attachment: Attachment, addresses: list[Prefix]
 ) -> None:
     """Take the rules away; the container's chain only if no sibling interface uses it."""

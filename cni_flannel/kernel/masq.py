@@ -209,7 +209,7 @@ def _may_hold_nftables() -> bool:
 
 def _has_legacy_nat(family: int) -> bool:
     try:
-        with open(_LEGACY_TABLES[family], encoding="ascii") as names:
+        with open(_LEGACY_TABLES[family], encoding="utf-8") as names:
             return "nat" in names.read().split()
     except FileNotFoundError:
         return False  # a kernel without legacy iptables

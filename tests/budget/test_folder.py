@@ -105,6 +105,42 @@ def test_lazily_imported_module_is_in_the_folder(module: str, contents: Path) ->
     assert done.returncode == 0, done.stderr
 
 
+def encodings_named_in_sources() -> set[str]:
+    """Encodings that files of ours are opened with."""
+    calls = (
+        node
+        for package in OURS
+        for file in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+    )
+    return {
+        keyword.value.value
+        for call in calls
+        for keyword in call.keywords
+        if keyword.arg == "encoding"
+        and isinstance(keyword.value, ast.Constant)
+        and isinstance(keyword.value.value, str)
+    }
+
+
+@pytest.mark.parametrize("encoding", sorted(encodings_named_in_sources() | {"ascii", "latin-1"}))
+def test_encoding_is_in_the_folder(encoding: str, contents: Path) -> None:
+    """The frozen folder's own `encodings` package knows every codec that is asked for."""
+    probe = f"""
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "encodings"]:
+    del sys.modules[name]
+sys.path[:] = [{str(contents)!r}]
+sys.path_importer_cache.clear()
+import encodings
+codec = encodings.search({encoding!r}.replace("-", "_"))
+assert codec.incrementaldecoder("strict").decode(b"text", True) == "text"
+assert codec.incrementalencoder("strict").encode("text", True) == b"text"
+"""
+    subprocess.run([sys.executable, "-I", "-S", "-c", probe], check=True)
+
+
 def test_a_missing_module_would_be_noticed(contents: Path) -> None:
     with pytest.raises(AssertionError, match="ModuleNotFoundError"):
         test_lazily_imported_module_is_in_the_folder("logging", contents)

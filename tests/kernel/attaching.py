@@ -168,3 +168,14 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 10) ->
     while not condition():
         assert time.monotonic() < end, f"it never came about that {what}"
         time.sleep(0.005)
+
+
+def strace(
+    node: Node, inject: str, conf: dict[str, Any], pod: int = 1, command: str = "ADD"
+) -> Outcome:
+    """Call the bridge plugin with a system call tampered with, as strace(1) writes it."""
+    names = inject.split(":", 1)[0]
+    argv = ["strace", "-o", "/dev/null", "-e", f"trace={names}", "-e", f"inject={inject}"]
+    environ = node.environment(command, f"c{pod}", "eth0", f"/run/netns/p{pod}")
+    argv.append(node.program("bridge"))
+    return node.run(argv, json.dumps(conf), environ, check=False)

@@ -6,8 +6,10 @@ belongs to attachments, which must be empty when they are gone.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -192,6 +194,34 @@ def _ticks(seconds: float) -> Iterator[None]:
     while time.monotonic() < end:
         yield
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def running(
+    node: Node, *argv: str, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program in the node, ended with the block at the latest."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": env}
+    with node.popen(argv, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def locked(node: Node, path: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that holds an flock(2) on a file, which it makes if need be."""
+    node.write(path, "")
+    with running(node, "flock", "--no-fork", path, "sleep", "60") as holder:
+        assert until(lambda: lockers(node, path) == 1)
+        yield holder
+
+
+def lockers(node: Node, path: str) -> int:
+    """How many processes hold or wait for a lock on a file."""
+    inode = f":{node.path(path).stat().st_ino} "
+    return node.run(["cat", "/proc/locks"]).stdout.count(inode)
 
 
 def forge_plugin(node: Node, name: str, script: str, folder: str = "/run/plugins") -> None:

@@ -31,7 +31,8 @@ pytestmark = MARKS
 
 CONF = make_conf()
 DUAL = make_conf(ipam=host_local(SUBNET, SUBNET6))
-FIXED = make_conf(ipam={"type": "static", "addresses": [{"address": "10.88.1.9/24"}]})
+_STATIC = {"type": "static", "addresses": [{"address": "10.88.1.9/24"}]}
+FIXED = make_conf(cniVersion="1.0.0", ipam=_STATIC)  # as new as Debian's plugin knows
 ATTACHMENT = Attachment("net", "c1", "eth0")
 
 

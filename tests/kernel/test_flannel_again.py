@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tests.kernel.conftest import Node
 
 
-
 def test_second_add_is_the_specs_error(node: Node) -> None:
     node.write_subnet_env()
     add(node).result  # noqa: B018 - it must have succeeded

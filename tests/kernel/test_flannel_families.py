@@ -97,7 +97,10 @@ def test_dual_stack_del_leaves_nothing(node: Node) -> None:
     node.write_subnet_env(ipmasq="false", **DUAL_STACK)
     add(node).result  # noqa: B018 - it must have succeeded
     masquerading = [rule for rule in rules(node) if rule.endswith("-j MASQUERADE")]
-    assert [rule.split(" -d ")[1].split()[0] for rule in masquerading] == ["224.0.0.0/4", "ff00::/8"]
+    assert [rule.split(" -d ")[1].split()[0] for rule in masquerading] == [
+        "224.0.0.0/4",
+        "ff00::/8",
+    ]
     delete(node)
     assert remains(node) == {}
 

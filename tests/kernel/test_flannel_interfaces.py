@@ -111,7 +111,7 @@ def test_masquerade_rules_of_both_go(node: Node, order: tuple[str, str]) -> None
     assert remains(node) == {}
 
 
-# --------------------------------------------------------- two networks with one directory of states
+# -------------------------------------------------------- two networks with one directory of states
 
 
 def attach_to_both(node: Node) -> None:

@@ -1,0 +1,181 @@
+"""Full and failing disks, and a signal at any step: nothing half-made stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni.errors import CNIError, Interrupted
+from tests.unit.ipam_node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def test_without_files_without_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def old_kernel(path: Any, flags: int, *args: Any, **more: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported", path)
+        return real(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", old_kernel)
+    node = Node(tmp_path)
+    node.put(".new-lease", "left by SIGKILL")
+    node.put("10.5.0.2", "")
+    assert [node.add("c1"), node.add("c2")] == [["10.5.0.2"], ["10.5.0.3"]]
+    assert node.files() == {"10.5.0.2": "c1\r\neth0", "10.5.0.3": "c2\r\neth0"}
+
+
+@pytest.mark.parametrize("call", ["open", "write", "link", "pwrite"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+def test_disk_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    node = Node(tmp_path)
+    node.add("c1")
+    before = node.files()
+    real = getattr(os, call)
+
+    def failing(*args: Any, **more: Any) -> Any:
+        if call == "open" and not args[1] & (os.O_WRONLY | os.O_CREAT):
+            return real(*args, **more)
+        raise OSError(number, os.strerror(number), args[0] if isinstance(args[0], str) else None)
+
+    monkeypatch.setattr(os, call, failing)
+    with pytest.raises(CNIError) as caught:
+        node.add("c2")
+    monkeypatch.undo()
+    assert caught.value.code == 5
+    assert str(node.leases) in caught.value.msg
+    assert os.strerror(number).lower() in caught.value.msg
+    assert caught.value.details
+    assert node.files() == before
+    node.delete("c2")
+    node.delete("c1")
+    assert node.files() == {}
+
+
+def test_a_last_reserved_ip_that_was_not_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path)
+    node.put("last_reserved_ip.0", "10.5.0.254")
+
+    def failing(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "ftruncate", failing)
+    with pytest.raises(CNIError):
+        node.add("c1")
+    monkeypatch.undo()
+    assert (node.leases / "last_reserved_ip.0").read_bytes() == b"10.5.0.2\0\0"
+    assert node.add("c2") == ["10.5.0.3"]
+    assert (node.leases / "last_reserved_ip.0").read_bytes() == b"10.5.0.3"
+
+
+def test_half_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(tmp_path)
+    monkeypatch.setattr(os, "write", lambda *_: 2)
+    with pytest.raises(CNIError, match="no space left"):
+        node.add()
+    assert node.files() == {}
+
+
+def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.data_dir.mkdir()
+    node.leases.write_text("x")
+    with pytest.raises(CNIError) as caught:
+        node.add()
+    assert caught.value.code == 5
+    assert "not a directory" in caught.value.msg
+    node.delete()
+
+
+def test_a_name_that_is_too_long(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    with pytest.raises(CNIError) as caught:
+        node.add(name="n" * 300)
+    assert caught.value.code == 7
+    node.delete(name="n" * 300)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_del_that_fails_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    node = Node(tmp_path)
+    node.add()
+
+    def failing(path: Any, **_: Any) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "unlink", failing)
+    with pytest.raises(CNIError) as caught:
+        node.delete()
+    assert caught.value.code == 5
+    assert str(node.leases / "10.5.0.2") in caught.value.msg
+    monkeypatch.undo()
+    node.delete()
+    assert node.files() == {}
+
+
+# ------------------------------------------------------------------------------- interrupts
+
+STEPS = ("open", "write", "link", "unlink", "symlink", "utime", "pwrite", "stat", "mkdir")
+
+
+class Steps:
+    """Counts the system calls of the store and stops at one of them, before or after it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int, *, after: bool) -> None:
+        self.count = 0
+        self.at = at
+        self.after = after
+        for name in STEPS:
+            monkeypatch.setattr(os, name, self.wrapped(getattr(os, name)))
+
+    def wrapped(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call, counted."""
+
+        def step(*args: Any, **more: Any) -> Any:
+            self.count += 1
+            here = self.count == self.at
+            if here and not self.after:
+                raise Interrupted(signal.SIGTERM)
+            value = real(*args, **more)
+            if here:
+                raise Interrupted(signal.SIGTERM)
+            return value
+
+        return step
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_interrupted_anywhere_no_lease_stays(tmp_path: Path, *, after: bool) -> None:
+    dual = [[{"subnet": "10.5.0.0/24"}], [{"subnet": "fd00::/64"}]]
+    for at in range(1, 200):
+        node = Node(tmp_path / str(at), ranges=dual)
+        node.add("c1")
+        node.put("10.5.0.3", "")
+        with pytest.MonkeyPatch.context() as patch:
+            Steps(patch, at, after=after)
+            try:
+                node.add("c2")
+            except Interrupted:
+                pass
+            else:
+                break
+        assert "c2\r\neth0" not in node.files().values(), at
+        node.delete("c2")
+        assert "c2\r\neth0" not in node.files().values()
+        assert node.add("c3")
+    else:
+        pytest.fail("never came to its end")
