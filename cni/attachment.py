@@ -10,6 +10,7 @@ from __future__ import annotations
 from zlib import crc32
 
 ALIAS_BYTES = 255  # IFALIASZ is 256 and the kernel wants a shorter text than that
+HOST_VETH_NAMES = 16  # of one attachment: its own, and more for when a stranger bears that
 _TAG = "flannel"
 _ADDING = " (adding)"
 

@@ -209,6 +209,12 @@ def _as_cni_error(
     text = str(error)
     for phrase, other in validate.PHRASES_OF_SUCCESS:
         text = text.replace(phrase, other)
+    if isinstance(error, ImportError):  # the rare paths load their parts when they need them
+        return CNIError(
+            IO_FAILURE,
+            f"load a part of the plugin: {text}",
+            "its folder is incomplete or cannot be read: if a retry does not help, install it again",
+        )
     return CNIError(
         INTERNAL,
         f"unexpected {type(error).__name__}: {text}",

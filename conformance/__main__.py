@@ -1,7 +1,7 @@
 """`python -m conformance VERB`: the verbs as a table; each is a module with `main(argv) -> int`.
 
-A verb's module is imported when it is called. Without root, the whole tool runs itself again as root
-of a user namespace of its own, where it may make network and mount namespaces.
+A verb's module is imported when it is called. Without root, the whole tool runs itself again as
+root of a user namespace of its own, where it may make network and mount namespaces.
 """
 
 from __future__ import annotations

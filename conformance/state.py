@@ -1,8 +1,8 @@
 """What the kernel and the files of a world hold, as plain comparable values, read through pyroute2.
 
-`read_space` is one network namespace, `read_state` the whole world: host, pods, packet filter, files,
-processes. `difference` tells two such values apart in sentences of one line. A namespace is entered
-by the calling thread alone, for the time of the reading.
+`read_space` is one network namespace, `read_state` the whole world: host, pods, packet filter,
+files, processes. `difference` tells two such values apart in sentences of one line. A namespace is
+entered by the calling thread alone, for the time of the reading.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pyroute2 import IPRoute  # type: ignore[attr-defined]
+from pyroute2 import IPRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,6 +29,7 @@ SCOPES = {0: "global", 200: "site", 253: "link", 254: "host", 255: "nowhere"}
 TABLES = {253: "default", 254: "main", 255: "local"}
 RTPROT = {1: "redirect", 2: "kernel", 3: "boot", 4: "static", 9: "ra"}
 RTN_UNICAST = 1
+ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 -- a destination
 
 # Switches that CNI plugins turn, of the namespace and of each of its links.
 SYSCTLS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
@@ -72,10 +73,10 @@ def _setns(fd: int) -> None:
 def read_space(namespace: Path | str) -> dict[str, Any]:
     """Read one network namespace.
 
-    links: name -> {index kind mac mtu up promisc master alias hairpin isolated peer vlan_filtering};
-    addresses: name -> ["10.1.0.1/24"], link-local IPv6 left out; routes: [{dst gw dev table scope
-    metric mtu advmss proto}], what the kernel makes by itself left out; neighbours: [{dst mac dev
-    state}], noarp left out; sysctls: path -> text.
+    links: name -> {index kind mac mtu up promisc master alias peer hairpin isolated
+    vlan_filtering}; addresses: name -> ["10.1.0.1/24"], link-local IPv6 left out; routes: [{dst gw dev
+    table scope metric mtu advmss proto}], unicast ones; neighbours: [{dst mac dev state}], noarp
+    left out; sysctls: path -> text.
     """
     with entered(namespace), IPRoute() as kernel:
         raw = list(kernel.get_links())
@@ -139,9 +140,8 @@ def _routes(kernel: Any, names: dict[int, str]) -> list[dict[str, Any]]:
         table = message.get("table") or message["table"]
         if message["type"] != RTN_UNICAST or table == 255:
             continue
-        everything = "0.0.0.0" if message["family"] == socket.AF_INET else "::"
         route = {
-            "dst": f"{message.get('dst') or everything}/{message['dst_len']}",
+            "dst": f"{message.get('dst') or ANY[message['family']]}/{message['dst_len']}",
             "gw": message.get("gateway"),
             "dev": names.get(message.get("oif") or 0),
             "table": TABLES.get(table, table),

@@ -121,7 +121,7 @@ class World:
         self.cni_path = f"{self.plugins}:{peers}"
 
     def _complete(self) -> None:
-        """Offer a `flannel` that is a bridge too under that name, where no `bridge` is beside it."""
+        """Where no `bridge` is beside a `flannel` that is one too, offer it under that name."""
         flannel = self.plugins / "flannel"
         if (self.plugins / "bridge").exists() or not flannel.exists() or not _is_pair(flannel):
             return

@@ -100,8 +100,6 @@ class Store:
                 os.close(self._lock_fd)
             os.close(self.dir_fd)
 
-    # ------------------------------------------------------------------------------ leases
-
     def reserve(self, addresses: Iterable[Address], owner: Owner) -> Address | None:
         """Make a lease of the first address that is free; None when none of them is."""
         with Draft(self.dir_fd, owner) as draft:
@@ -174,8 +172,6 @@ class Store:
         """Return the names in the directory; those of leases are addresses."""
         return set(os.listdir(self.dir_fd))
 
-    # ------------------------------------------------------------------------- round robin
-
     def last_reserved(self, range_index: int) -> Address | None:
         """Return the address that a range set gave last; None if unknown."""
         content = read(f"{_LAST}{range_index}", self.dir_fd) or b""
@@ -187,8 +183,6 @@ class Store:
     def set_last_reserved(self, range_index: int, address: Address) -> None:
         """Note the address that a range set gave last."""
         overwrite(f"{_LAST}{range_index}", str(address).encode(), self.dir_fd)
-
-    # ------------------------------------------------------------------------------ inside
 
     def _publish(self, draft: Draft, name: str) -> bool:
         """Link the draft to the address's name; False when somebody holds the address."""

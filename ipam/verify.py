@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from cni.cidr import parse_prefix
 from cni.errors import (
+    ATTACHMENT_DIFFERS,
     INVALID_NETWORK_CONFIG,
-    IO_FAILURE,
     PLUGIN_NOT_AVAILABLE,
     CNIError,
 )
@@ -159,7 +159,7 @@ def _nothing(args: Args) -> str:
 
 def _differs(args: Args, conf: Conf, differences: list[str]) -> CNIError:
     return CNIError(
-        IO_FAILURE,
+        ATTACHMENT_DIFFERS,
         "; ".join(differences),
         f"compared the leases in {conf.data_dir}/{conf.name} with prevResult of "
         f"{args.container_id} {args.ifname}; the pod's sandbox has to be made anew",

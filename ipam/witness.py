@@ -21,7 +21,7 @@ import os
 import time
 
 from cni import wire
-from cni.attachment import Attachment
+from cni.attachment import HOST_VETH_NAMES, Attachment
 from cni.native import socket
 
 TYPE_CHECKING = False
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ipam.index import Entry, Owner
 
 _MARGIN_S = 5.0
-_VETH_NAMES = 4  # the first, and those that are used when a stranger has it
 
 
 class Witness:
@@ -78,7 +77,7 @@ class Witness:
         if not ifname:
             return False
         attachment = Attachment(self._network, container_id, ifname)
-        return any(_is_link(attachment.host_veth_name(n)) for n in range(_VETH_NAMES))
+        return any(_is_link(attachment.host_veth_name(n)) for n in range(HOST_VETH_NAMES))
 
     def _namespaces(self, owner: Owner, entry: Entry | None) -> Iterator[tuple[str, str]]:
         """Give (path, "device:inode" or "") of the namespaces the attachment was seen in."""

@@ -50,7 +50,10 @@ class Modules:
 def code_of(name: str) -> "CodeType":
     """Code of a module of ours."""
     _, offset, size = MODULES[name]
-    return loads(os.pread(FILE, size, offset))  # type: ignore[no-any-return]
+    try:
+        return loads(os.pread(FILE, size, offset))  # type: ignore[no-any-return]
+    except OSError as error:
+        raise ImportError(f"read {name} from the file of modules: {error}", name=name) from error
 
 
 gc.disable()  # a process of ten milliseconds gives its memory back as a whole

@@ -2,12 +2,13 @@
 
 Opened once per call and passed down.  The pod's handle keeps belonging to the pod's namespace,
 so no step but the writing of switches has to enter it.
-Imports: os, errno, the protocol package, ``kernel``.
+Imports: os, errno, fcntl, the protocol package, ``kernel``.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 from cni import errors
@@ -47,8 +48,13 @@ class Ends:
             raise refused(error) from error
 
     @classmethod
-    def both(cls, netns_path: str) -> Ends:
-        """Open both ends; CNIError 8 if the pod's namespace cannot be opened."""
+    def both(cls, netns_path: str, *, alone: bool = False) -> Ends:
+        """Open both ends; CNIError 8 if the pod's namespace cannot be opened.
+
+        With ``alone`` wait until no other call has the namespace alone: what looks like a
+        killed call's half of an attachment is then no living one's.  The lock is on the file of
+        the namespace (flock(2)) and ends with the process, however that ends.
+        """
         try:
             fd = netns.open(netns_path)
         except OSError as error:
@@ -57,6 +63,12 @@ class Ends:
                 f'failed to open netns "{netns_path}": {error}',
                 "the container is gone or was never started: the runtime has to make a new one",
             ) from error
+        if alone:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            except BaseException:
+                os.close(fd)
+                raise
         return cls(fd)
 
     @classmethod

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cni_flannel.kernel.handle import Handle
     from cni_flannel.kernel.link import Link
 
-_MAX_NAMES = 16
 _HEX = "0123456789abcdef"
 
 
@@ -29,15 +28,16 @@ def find(host: Handle, attachment: Attachment) -> tuple[Link | None, str]:
 
     A name that a stranger's link bears is passed over for the next one of the attachment.
     """
-    for n in range(_MAX_NAMES):
+    for n in range(identity.HOST_VETH_NAMES):
         name = attachment.host_veth_name(n)
         link = host.get_link(name)
         if link is None or attachment.owns(link.alias):
             return link, name
     raise CNIError(
         errors.KERNEL_REFUSED,
-        f"find a free name for the host veth of {attachment.alias()}: {_MAX_NAMES} names such as "
-        f"{attachment.host_veth_name()} are taken by links that are not ours",
+        f"find a free name for the host veth of {attachment.alias()}: all "
+        f"{identity.HOST_VETH_NAMES}, {attachment.host_veth_name()} and so on, are taken by links "
+        "that are not ours",
         "remove these links, or use another container ID",
     )
 

@@ -36,7 +36,7 @@ def cmd_add(args: Args) -> dict[str, Any]:
     """Attach the container; the result in the shape of 1.1.0.  On failure nothing is left."""
     conf = bridge_conf.parse(args)
     attachment = Attachment(conf.name, args.container_id, args.ifname)
-    with Ends.both(args.netns) as ends:
+    with Ends.both(args.netns, alone=True) as ends:
         name, cleared = links.make_room(ends, attachment)
         if cleared:
             args.note(f"rolled back what a killed ADD left of {attachment.alias()}")

@@ -36,20 +36,21 @@ class AddBridge(Step):
         self.remedy = VLAN_FILTERING if vlan_filtering else REMEDY
 
     def describe(self) -> list[str]:
-        mtu = f" mtu {self.mtu}" if self.mtu else ""
         filtering = " vlan_filtering 1" if self.vlan_filtering else ""
         return [
-            f"ip link add {self.name} up address {self.mac}{mtu} type bridge{filtering}",
+            f"ip link add {self.name} up address {self.mac} type bridge{filtering}",
             *([f"ip link set {self.name} promisc on"] if self.promisc else []),
+            *([f"ip link set {self.name} mtu {self.mtu}"] if self.mtu else []),
             f"sysctl -w net/ipv6/conf/{self.name}/accept_ra=0",
         ]
 
     def apply(self, ends: Ends) -> None:
-        new = rtnl.new_bridge(
-            self.name, mac=self.mac, mtu=self.mtu or None, vlan_filtering=self.vlan_filtering
-        )
-        promisc = [rtnl.set_link(self.name, promisc=True)] if self.promisc else []
-        ends.host.execute(new, *promisc)
+        new = rtnl.new_bridge(self.name, mac=self.mac, vlan_filtering=self.vlan_filtering)
+        more = [rtnl.set_link(self.name, promisc=True)] if self.promisc else []
+        if self.mtu:
+            # Given at creation it would follow the ports'; only a change of it counts as chosen.
+            more.append(rtnl.set_link(self.name, mtu=self.mtu))
+        ends.host.execute(new, *more)
         sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
 
 
@@ -95,8 +96,10 @@ class AddGatewayVeth(Step):
         self.mtu = mtu
 
     def describe(self) -> list[str]:
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
         return [
-            f"ip link add {self.port} up master {self.bridge} type veth peer name {self.holder}",
+            f"ip link add {self.port} up{mtu} master {self.bridge} "
+            f"type veth peer name {self.holder}",
             f"ip link set {self.holder} up",
         ]
 

@@ -22,6 +22,8 @@ CLONE_NEWNET = 0x40000000
 OWN = "/proc/thread-self/ns/net"
 
 _NS_GET_NSTYPE = 0xB703  # _IO(NSIO, 0x3), Linux 4.11
+_NO_SUCH_IOCTL = (errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_ATTEMPTS = 3  # to come back: a passing shortage of memory must not end the call
 _HELD_BACK = (signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGTERM)
 _SETNS: list[Callable[[int, int], None]] = []  # the way found at the first call
 
@@ -51,14 +53,30 @@ def open(path: str) -> int:  # noqa: A001 read as netns.open
             raise NotANamespace(errno.EINVAL, str(error.strerror).lower(), path) from None
         raise
     try:
-        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
-    except OSError:
-        kind = 0
-    if kind == CLONE_NEWNET:
-        return fd
-    what = "another kind of namespace" if kind else _file_type(fd)
+        kind = _namespace_type(fd)
+        if kind == CLONE_NEWNET:
+            return fd
+        what = "another kind of namespace" if kind else _file_type(fd)
+    except BaseException:
+        os.close(fd)
+        raise
     os.close(fd)
     raise NotANamespace(errno.EINVAL, f"not a network namespace but {what}", path)
+
+
+def _namespace_type(fd: int) -> int:
+    """Return the CLONE_ flag of a namespace; 0 for a file that is none.
+
+    Any other failure is an OSError: DEL must not take a living namespace for one that is gone.
+    """
+    if os.fstat(fd).st_mode & 0o170000 != 0o100000:  # S_IFMT, S_IFREG: no device is asked
+        return 0
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_IOCTL:
+            raise
+        return 0
 
 
 def is_own(fd: int) -> bool:
@@ -104,12 +122,15 @@ class entered:  # noqa: N801 read as `with netns.entered(fd):`
 
     def _return(self) -> None:
         if self._own >= 0:
-            try:
-                setns(self._own, CLONE_NEWNET)
-            except OSError as error:
-                raise WrongNamespace(
-                    f"cannot return to the own network namespace: {error}"
-                ) from error
+            for attempt in range(_ATTEMPTS):
+                try:
+                    setns(self._own, CLONE_NEWNET)
+                    break
+                except OSError as error:
+                    if attempt == _ATTEMPTS - 1:
+                        raise WrongNamespace(
+                            f"cannot return to the own network namespace: {error}"
+                        ) from error
             os.close(self._own)
             self._own = -1
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)

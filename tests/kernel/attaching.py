@@ -47,9 +47,7 @@ def make_conf(**keys: Any) -> dict[str, Any]:
     return {key: value for key, value in conf.items() if value is not None}
 
 
-def call(
-    node: Node, command: str, conf: dict[str, Any], pod: int = 1, **options: Any
-) -> Outcome:
+def call(node: Node, command: str, conf: dict[str, Any], pod: int = 1, **options: Any) -> Outcome:
     """Call the bridge plugin for a pod's eth0."""
     options = {"plugin": "bridge", "netns": f"/run/netns/p{pod}", **options}
     return node.cni(command, conf, container_id=f"c{pod}", **options)
@@ -170,10 +168,10 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 10) ->
         time.sleep(0.005)
 
 
-def strace(
+def tampered(
     node: Node, inject: str, conf: dict[str, Any], pod: int = 1, command: str = "ADD"
 ) -> Outcome:
-    """Call the bridge plugin with a system call tampered with, as strace(1) writes it."""
+    """Call the bridge plugin under strace(1), which tampers with one of its system calls."""
     names = inject.split(":", 1)[0]
     argv = ["strace", "-o", "/dev/null", "-e", f"trace={names}", "-e", f"inject={inject}"]
     environ = node.environment(command, f"c{pod}", "eth0", f"/run/netns/p{pod}")

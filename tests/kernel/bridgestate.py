@@ -14,23 +14,20 @@ if TYPE_CHECKING:
     from tests.kernel.conftest import Node
 
 
-
 def state(node: Node, result: dict[str, Any], bridge: str, keep: str) -> dict[str, Any]:
     """Return all that an ADD brought about, flat, with names that both plugins share.
 
     ``keep`` is a MAC that somebody asked for: any other is random and only shows as there.
     """
     veths = [name for name in node.links() if name.startswith("veth")]
-    names = {veth: "veth" for veth in veths}
+    names = dict.fromkeys(veths, "veth")
     names[bridge] = "bridge"
     seen: dict[str, Any] = {}
     for side, pod in (("host", None), ("pod", "p1")):
         for name, link in node.links(pod).items():
             where = f"{side} {names.get(name, name)}"
             seen |= {f"{where} {key}": value for key, value in properties(link, names).items()}
-            seen |= {
-                f"{where} {key}": value for key, value in switches(node, name, pod).items()
-            }
+            seen |= {f"{where} {key}": value for key, value in switches(node, name, pod).items()}
         seen |= addresses(node, side, pod, names)
         for family in (4, 6):
             for route in node.routes(pod, family=family, table="all"):
@@ -42,7 +39,9 @@ def state(node: Node, result: dict[str, Any], bridge: str, keep: str) -> dict[st
     for path in ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"):
         seen[f"host {path}"] = sysctl(node, path)
     mac = node.links("p1")["eth0"]["address"]
-    seen["host rules"] = sorted(rule.replace(veths[0], "veth").replace(mac, "MAC") for rule in rules(node))
+    seen["host rules"] = sorted(
+        rule.replace(veths[0], "veth").replace(mac, "MAC") for rule in rules(node)
+    )
     seen["host neighbours"] = [
         (entry["dst"], entry["dev"])
         for entry in node.neighbours()
@@ -86,9 +85,7 @@ def switches(node: Node, name: str, pod: str | None) -> dict[str, str]:
     return {key.replace(f"conf/{name}/", ""): value for key, value in found.items()}
 
 
-def addresses(
-    node: Node, side: str, pod: str | None, names: dict[str, str]
-) -> dict[str, Any]:
+def addresses(node: Node, side: str, pod: str | None, names: dict[str, str]) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for link in node.ip("address", "show", pod=pod):
         for one in link.get("addr_info", []):

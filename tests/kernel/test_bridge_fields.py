@@ -1,4 +1,4 @@
-"""Every field of the bridge plugin's conf that Go's plugin cannot be asked about, and the wrong ones.
+"""Every field of the bridge plugin's conf that an older Go plugin lacks, and the wrong values.
 
 What both plugins know is compared conf by conf in test_bridge_go.
 """
@@ -46,7 +46,7 @@ def ping(node: Node, pod: str, address: str) -> bool:
     return node.pod_run(pod, ["ping", "-c1", "-W1", address], check=False).status == 0
 
 
-# -------------------------------------------------------------------------------------- portIsolation
+# ------------------------------------------------------------------------------------ portIsolation
 
 
 def test_port_isolation_sets_the_port_s_flag(node: Node) -> None:
@@ -72,7 +72,7 @@ def test_hairpin_and_isolation_together(node: Node) -> None:
     assert (flags["isolated"], flags["hairpin"]) == (True, True)
 
 
-# -------------------------------------------------------------------------- disableContainerInterface
+# ------------------------------------------------------------------------ disableContainerInterface
 
 
 def test_a_disabled_container_interface_stays_down(node: Node) -> None:
@@ -93,7 +93,7 @@ def test_a_layer_2_interface_is_up_and_without_address(node: Node) -> None:
     assert leases(node) == []
 
 
-# --------------------------------------------------------------------------------------- macspoofchk
+# -------------------------------------------------------------------------------------- macspoofchk
 
 
 def test_a_frame_with_a_forged_source_mac_is_dropped(node: Node) -> None:
@@ -113,7 +113,7 @@ def test_macspoofchk_goes_with_its_attachment_alone(node: Node) -> None:
     assert not any("c1-eth0" in rule for rule in kept)
 
 
-# -------------------------------------------------------------------------------------- ipMasqBackend
+# ------------------------------------------------------------------------------------ ipMasqBackend
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_del_finds_the_rules_of_the_backend_that_add_had(node: Node) -> None:
     assert traces(node) == []
 
 
-# ---------------------------------------------------------------------------------------------- VLANs
+# -------------------------------------------------------------------------------------------- VLANs
 
 
 def filters_vlans(node: Node) -> bool:
@@ -187,7 +187,7 @@ def test_a_bridge_that_does_not_filter_vlans_is_in_the_way(node: Node) -> None:
     assert leases(node) == ["10.88.1.2"]
 
 
-# ------------------------------------------------------------------------------------- what is wrong
+# ------------------------------------------------------------------------------------ what is wrong
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"mtu": -1}, "-1"),
@@ -239,7 +239,7 @@ def test_a_missing_ipam_plugin_is_named_and_leaves_nothing(node: Node) -> None:
     assert traces(node) == []
 
 
-# ------------------------------------------------------------------------------------------- the rest
+# ----------------------------------------------------------------------------------------- the rest
 
 
 def test_keys_match_without_regard_to_case(node: Node) -> None:
@@ -284,3 +284,14 @@ def test_two_interfaces_of_one_pod_are_two_attachments(node: Node) -> None:
     assert len([rule for rule in rules(node) if "POSTROUTING" in rule]) == 1
     delete(node, conf, ifname="net1")
     assert traces(node) == []
+
+
+def test_a_repeated_del_leaves_the_other_interface_s_rules(node: Node) -> None:
+    conf = make_conf(ipMasq=True)
+    attach(node, conf)
+    attach(node, conf, ifname="net1")
+    delete(node, conf, ifname="net1")
+    before = rules(node)
+    delete(node, conf, ifname="net1")
+    assert rules(node) == before
+    assert len([rule for rule in before if "POSTROUTING" in rule]) == 1

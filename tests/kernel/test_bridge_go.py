@@ -149,10 +149,11 @@ CONFS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-# ------------------------------------------------------------------------- what differs on purpose
+# -------------------------------------------------------------------------- what differs on purpose
 
 # (key, our value, Go's value) as patterns, values as Python prints them, and the reason.
 _AT_ONCE = "an IPv6 address is usable at once"
+_NOT_ITS_FAMILY = "the switches of a family without addresses are left alone"
 _NEWER = "as later releases of Go's plugin, which this one is older than"
 DELIBERATE: list[tuple[str, str, str, str]] = [
     (r"(host|pod) \S+ txqlen", "1000", "None", _NEWER),
@@ -163,8 +164,8 @@ DELIBERATE: list[tuple[str, str, str, str]] = [
     (r"(host|pod) \S+ nodad \S+", "True", "False", _AT_ONCE),
     (r"host \S+ tentative \S+", "False", "True", _AT_ONCE),
     (r"host route dst fd00:88::1? .* local .*", "True", "None", _AT_ONCE),
-    (r"pod eth0 ipv6/accept_dad", "'1'", "'0'", "without IPv6 addresses its switches are left alone"),
-    (r"pod eth0 ipv4/arp_notify", "'0'", "'1'", "without IPv4 addresses its switches are left alone"),
+    (r"pod eth0 ipv6/accept_dad", "'1'", "'0'", _NOT_ITS_FAMILY),
+    (r"pod eth0 ipv4/arp_notify", "'0'", "'1'", _NOT_ITS_FAMILY),
     (r"pod eth0 ipv6/keep_addr_on_down", "'1'", "'0'", _NEWER),
     (r"result dns", r"\{.*10\.9\.9\.9.*\}", r"\{\}", _NEWER),
 ]

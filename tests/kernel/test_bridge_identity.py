@@ -48,7 +48,7 @@ def dummy(node: Node, name: str, pod: str | None = None, kind: str = "dummy") ->
         node.run([*argv, "veth", "peer", "name", "stranger"])
 
 
-# ---------------------------------------------------------------------------------------------- MACs
+# --------------------------------------------------------------------------------------------- MACs
 
 
 def test_every_mac_was_given_at_creation(node: Node) -> None:
@@ -104,7 +104,7 @@ def test_the_result_tells_the_kernel_s_macs(node: Node) -> None:
     assert told == [links["cni0"]["address"], links[veth]["address"], inside["address"]]
 
 
-# ---------------------------------------------------------------------------------------- neighbours
+# --------------------------------------------------------------------------------------- neighbours
 
 
 def wrong_neighbours(node: Node, *addresses: str) -> None:
@@ -149,7 +149,7 @@ def test_the_neighbour_entries_go_although_the_namespace_is_gone(node: Node) -> 
     assert neighbours(node) == []
 
 
-# ------------------------------------------------------------------------------- the proof that it is ours
+# ------------------------------------------------------------------------ the proof that it is ours
 
 
 def test_the_alias_spells_the_attachment_out(node: Node) -> None:
@@ -224,7 +224,7 @@ def test_the_plugin_s_own_namespace_is_refused_before_anything(node: Node, comma
     assert "cni0" not in node.links()
 
 
-# --------------------------------------------------------------------------------- the same one again
+# ------------------------------------------------------------------------------- the same one again
 
 
 def test_a_complete_attachment_is_not_added_again(node: Node) -> None:

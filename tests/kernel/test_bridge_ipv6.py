@@ -32,7 +32,7 @@ ACCEPT_RA = "net/ipv6/conf/{}/accept_ra"
 FORWARDING = "net/ipv6/conf/all/forwarding"
 
 
-# ------------------------------------------------------------------------------------------ in the pod
+# --------------------------------------------------------------------------------------- in the pod
 
 
 def test_a_pod_with_static_addresses_takes_no_router_advertisements(node: Node) -> None:
@@ -86,7 +86,7 @@ def test_an_address_outlives_the_link_going_down(node: Node) -> None:
     assert "fd00:88::2/64" in node.addresses("p1")["eth0"]
 
 
-# ------------------------------------------------------------------- uplinks that live from advertisements
+# ------------------------------------------------------------ uplinks that live from advertisements
 
 
 def make_uplink(node: Node, accept_ra: str = "1", protocol: str = "ra") -> None:
@@ -137,7 +137,7 @@ def test_an_ipv4_pod_leaves_ipv6_forwarding_and_uplinks_alone(node: Node) -> Non
     assert sysctl(node, FORWARDING) == "0"
 
 
-# ------------------------------------------------------------------------------------------- without IPv6
+# ------------------------------------------------------------------------------------- without IPv6
 
 
 def assert_ipv4_works(node: Node) -> None:

@@ -20,7 +20,7 @@ from tests.kernel.attaching import (
     host_local,
     make_conf,
     program,
-    strace,
+    tampered,
     traces,
 )
 from tests.kernel.conftest import SYSTEM_PATH
@@ -70,14 +70,12 @@ def slow(node: Node, name: str, rest: str) -> None:
     program(node, f"{FAKES}/{name}", f"{wait}\n{rest}")
 
 
-# ---------------------------------------------------------------------------------------------- SIGTERM
+# ------------------------------------------------------------------------------------------ SIGTERM
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("name", ["iptables-restore", "ip6tables-restore", "nft"])
-def test_a_signal_while_rules_are_written_rolls_back(
-    node: Node, name: str, number: int
-) -> None:
+def test_a_signal_while_rules_are_written_rolls_back(node: Node, name: str, number: int) -> None:
     slow(node, name, f'exec /usr/sbin/{name} "$@"')
     status, error = interrupt(node, RULES, number)
     assert status == 1
@@ -111,7 +109,7 @@ def test_a_signal_during_a_roll_back_does_not_stop_it(node: Node) -> None:
     program(
         node,
         f"{FAKES}/fake",
-        f"[ $CNI_COMMAND = DEL ] || {{ : > {lease}; echo '{{\"ips\": [{{\"address\": \"x\"}}]}}';"
+        f'[ $CNI_COMMAND = DEL ] || {{ : > {lease}; echo \'{{"ips": [{{"address": "x"}}]}}\';'
         f" exit 0; }}\n: > {STARTED}; sleep 0.5; rm -f {lease}",
     )
     status, error = interrupt(node, make_conf(ipam={"type": "fake"}), signal.SIGTERM)
@@ -136,7 +134,7 @@ def test_sigterm_at_any_request_leaves_all_or_nothing(node: Node, syscall: str) 
     conf = make_conf(ipMasq=True, ipam=host_local(SUBNET, SUBNET6))
     for nth in range(1, 40):
         node.add_pod("p1")
-        outcome = strace(node, f"{syscall}:signal=SIGTERM:when={nth}", conf)
+        outcome = tampered(node, f"{syscall}:signal=SIGTERM:when={nth}", conf)
         if outcome.status == 0:
             assert outcome.result["ips"], nth
             delete(node, conf)
@@ -150,7 +148,7 @@ def test_sigterm_at_any_request_leaves_all_or_nothing(node: Node, syscall: str) 
             break
 
 
-# ---------------------------------------------------------------------------------------------- SIGKILL
+# ------------------------------------------------------------------------------------------ SIGKILL
 
 # System calls around which state changes: requests, namespaces, leases, programs.
 MOMENTS = ["sendmsg", "setns", "link,linkat,rename,renameat", "flock", "unlink,unlinkat"]
@@ -158,13 +156,11 @@ MOMENTS = ["sendmsg", "setns", "link,linkat,rename,renameat", "flock", "unlink,u
 
 @pytest.mark.parametrize("syscalls", MOMENTS)
 @pytest.mark.parametrize("again", ["ADD", "DEL"])
-def test_after_a_kill_of_add_the_next_call_succeeds(
-    node: Node, syscalls: str, again: str
-) -> None:
+def test_after_a_kill_of_add_the_next_call_succeeds(node: Node, syscalls: str, again: str) -> None:
     conf = make_conf(isDefaultGateway=True, ipMasq=True)
     for nth in range(1, 40):
         node.add_pod("p1")
-        killed = strace(node, f"{syscalls}:signal=SIGKILL:when={nth}", conf)
+        killed = tampered(node, f"{syscalls}:signal=SIGKILL:when={nth}", conf)
         if killed.status == 0:
             delete(node, conf)
             break
@@ -186,7 +182,7 @@ def test_after_a_kill_of_del_the_next_del_ends_it(node: Node, syscalls: str) -> 
         node.add_pod("p1")
         result = attach(node, conf)
         named = {**conf, "prevResult": result}
-        killed = strace(node, f"{syscalls}:signal=SIGKILL:when={nth}", named, command="DEL")
+        killed = tampered(node, f"{syscalls}:signal=SIGKILL:when={nth}", named, command="DEL")
         delete(node, named)
         assert traces(node) == [], nth
         node.del_pod("p1")

@@ -36,7 +36,7 @@ def reaches_gateway(node: Node, pod: str) -> bool:
     return node.pod_run(pod, ["ping", "-c1", "-W2", "10.88.1.1"], check=False).status == 0
 
 
-# ------------------------------------------------------------------------------------------- repairs
+# ------------------------------------------------------------------------------------------ repairs
 
 
 def test_a_bridge_that_is_down_comes_up(node: Node) -> None:
@@ -111,7 +111,7 @@ def test_a_bridge_that_needs_nothing_is_left_as_it_is(node: Node) -> None:
     assert after == before
 
 
-# -------------------------------------------------------------------------- an address is in the way
+# ------------------------------------------------------------------------- an address is in the way
 
 
 def test_another_subnet_while_pods_use_the_bridge_is_refused(node: Node) -> None:

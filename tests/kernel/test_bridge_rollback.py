@@ -1,4 +1,4 @@
-"""An ADD that fails leaves nothing: made to fail at each of its steps, then looked at from outside."""
+"""An ADD that fails leaves nothing: made to fail at each of its steps, seen from outside."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.kernel.attaching import (
     program,
     rules,
     set_sysctl,
-    strace,
+    tampered,
     traces,
 )
 from tests.kernel.conftest import SYSTEM_PATH
@@ -101,7 +101,7 @@ def test_each_request_to_the_kernel_in_turn(node: Node, *, ready: bool) -> None:
     failed = 0
     for nth in range(1, 14):
         node.add_pod("p1")
-        outcome = strace(node, f"sendmsg:error=ENOMEM:when={nth}", conf)
+        outcome = tampered(node, f"sendmsg:error=ENOMEM:when={nth}", conf)
         if outcome.status == 0:
             delete(node, conf)
         else:
@@ -116,7 +116,7 @@ def test_each_request_to_the_kernel_in_turn(node: Node, *, ready: bool) -> None:
     assert failed >= 6
 
 
-# -------------------------------------------------------------------------------------- IPAM errs
+# ---------------------------------------------------------------------------------------- IPAM errs
 
 
 def with_fakes(node: Node) -> dict[str, str | None]:
@@ -183,12 +183,13 @@ def test_an_ipam_plugin_that_breaks_is_asked_to_clean_up(node: Node, case: str) 
 
 def test_an_error_of_the_ipam_plugin_keeps_its_code_and_words(node: Node) -> None:
     said = {"code": 42, "msg": "no such luck", "details": "ask later"}
-    program(node, f"{FAKES}/fake", f"[ $CNI_COMMAND = DEL ] || {{ echo '{json.dumps(said)}'; exit 1; }}")
+    script = f"[ $CNI_COMMAND = DEL ] || {{ echo '{json.dumps(said)}'; exit 1; }}"
+    program(node, f"{FAKES}/fake", script)
     error = add(node, make_conf(ipam={"type": "fake"}), env=with_fakes(node)).error
     assert {key: error[key] for key in said} == said
 
 
-# -------------------------------------------------------------------------- the packet filter says no
+# ------------------------------------------------------------------------ the packet filter says no
 
 
 @pytest.mark.parametrize("broken", ["iptables-restore", "ip6tables-restore", "nft"])
@@ -218,7 +219,7 @@ def test_a_failure_after_the_rules_takes_them_back_and_leaves_others(node: Node)
     node.pod_run("p2", ["ping", "-c1", "-W2", "10.88.1.1"])
 
 
-# --------------------------------------------------------------------------------- nothing to undo yet
+# ------------------------------------------------------------------------------ nothing to undo yet
 
 
 def test_a_full_pool_leaves_no_link(node: Node) -> None:
@@ -238,7 +239,8 @@ def test_a_namespace_that_does_not_exist_leaves_nothing(node: Node) -> None:
 
 
 def test_an_error_never_sounds_like_success_to_a_runtime(node: Node) -> None:
-    program(node, f"{FAKES}/iptables-restore", "echo 'x: No such file or directory, not found' >&2; exit 1")
+    words = "echo 'x: No such file or directory, not found' >&2"
+    program(node, f"{FAKES}/iptables-restore", f"{words}; exit 1")
     error = add(node, make_conf(ipMasq=True, ipMasqBackend="iptables"), env=ENV).error
     text = json.dumps(error).lower()
     assert "not found" not in text

@@ -136,7 +136,7 @@ DIFFERENCES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     ),
     "hairpin": (
         ("sh", "-c", "ip link set $(ls /sys/class/net | grep veth) type bridge_slave hairpin off"),
-        ["has hairpin mode off"],
+        ["has hairpin off"],
     ),
     "alias": (
         ("sh", "-c", "ip link set $(ls /sys/class/net | grep veth) alias flannel:cbr0:other:eth0"),

@@ -92,15 +92,19 @@ def test_delegate_gets_the_environment_of_the_caller(
 
 
 def test_killed_calls_leave_no_file_behind(node: Node, pod: str, tmp_path: Path) -> None:
-    """SIGKILL at twenty moments of an ADD; a DEL, which the runtime sends next, cleans all up."""
+    """SIGKILL at twenty moments of an ADD; the DEL, which the runtime sends next, cleans all up."""
     environ = {**node.environment("ADD", "c1", "eth0", pod), "TMPDIR": str(tmp_path)}
     stdin = json.dumps(CONF).encode()
+    start = time.monotonic()
+    assert node.cni("ADD", CONF, **CALL).result
+    whole = time.monotonic() - start
+    assert node.cni("DEL", CONF, **CALL).status == 0
     for _ in range(20):
         conf = os.memfd_create("stdin")
         os.write(conf, stdin)
         os.lseek(conf, 0, os.SEEK_SET)
         with node.popen([node.program("flannel")], stdin=conf, stdout=conf, env=environ) as call:
-            time.sleep(random.uniform(0.005, 0.06))
+            time.sleep(random.uniform(0, whole))
             call.send_signal(signal.SIGKILL)
         os.close(conf)
         assert node.cni("DEL", CONF, **CALL).status == 0

@@ -45,7 +45,7 @@ def link(name: str, index: int, kind: str = "veth", **fields: Any) -> rtnl.Link:
 def pair(host_name: str, host_index: int, ifname: str = "eth0", **host: Any) -> tuple[Any, Any]:
     """Both ends of a veth pair between the host and the pod, where it has the index 2."""
     return (
-        link(host_name, host_index, link=2, link_netnsid=NSID, **host),
+        link(host_name, host_index, **{"link": 2, "link_netnsid": NSID, **host}),
         link(ifname, 2, link=host_index, link_netnsid=0),
     )
 
@@ -91,7 +91,9 @@ class FakeHandle:
 
     def execute(self, *messages: Message) -> None:
         refused = [self.refusal(message) for message in messages]
-        self.done += [message for message, number in zip(messages, refused, strict=True) if not number]
+        self.done += [
+            message for message, number in zip(messages, refused, strict=True) if not number
+        ]
         errors = []
         for position, number in enumerate(refused):
             if number:
@@ -130,7 +132,7 @@ def route(dst: str, gw: str | None = None) -> rtnl.Route:
 class FakePlugin:
     """A plugin that remembers its calls and fails in the verbs it is given errors for."""
 
-    def __init__(self, result: dict[str, Any] | None = None, **errors: BaseException) -> None:
+    def __init__(self, result: dict[str, Any] | None = None, /, **errors: BaseException) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self._result = result or {}
         self._errors = errors

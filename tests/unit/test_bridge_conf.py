@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni.errors import INVALID_ENVIRONMENT, INVALID_NETWORK_CONFIG, CNIError
 from cni_flannel.bridge import conf as bridge_conf
-from cni_flannel.bridge.conf import BridgeConf
 from tests.unit.fakes import args
 from tests.unit.test_netconf import named
 
+if TYPE_CHECKING:
+    from cni_flannel.bridge.conf import BridgeConf
 
-def parse(cni_args: str = "", **conf: Any) -> BridgeConf:
+
+def parse(cni_args: str = "", /, **conf: Any) -> BridgeConf:
     return bridge_conf.parse(args({"name": "net", **conf}, cni_args=cni_args))
 
 
@@ -67,11 +69,11 @@ def test_every_switch_is_read_in_any_case_and_is_nothing_but_a_truth_value(
     key: str, attribute: str
 ) -> None:
     for spelling in (key, key.lower(), key.upper()):
-        conf = parse(**{spelling: True})
+        conf = parse("", **{spelling: True})
         changed = {name for name, value in DEFAULTS.items() if getattr(conf, name) != value}
         assert changed == {attribute}
     with pytest.raises(CNIError, match=f'"{key}" must be true or false, not "true"'):
-        parse(**{key: "true"})
+        parse("", **{key: "true"})
 
 
 def test_a_default_gateway_is_a_gateway() -> None:

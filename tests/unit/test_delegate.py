@@ -38,51 +38,63 @@ GOLDEN: list[tuple[str, dict[str, Any], str, str]] = [
         "defaults, the text that Go's own tests expect",
         {},
         ENV,
-        '{"ipMasq":false,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}]],'
-        '"routes":[{"dst":"10.1.0.0/16"}],"type":"host-local"},'
-        '"isGateway":true,"mtu":1472,"name":"cni-flannel","type":"bridge"}',
+        (
+            '{"ipMasq":false,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}]],'
+            '"routes":[{"dst":"10.1.0.0/16"}],"type":"host-local"},'
+            '"isGateway":true,"mtu":1472,"name":"cni-flannel","type":"bridge"}'
+        ),
     ),
     (
         "IPv6 only",
         {"cniVersion": "1.0.0"},
         ENV6,
-        '{"cniVersion":"1.0.0","ipMasq":true,"ipam":{"ranges":[[{"subnet":"fc00:0:0:1::/64"}]],'
-        '"routes":[{"dst":"fc00::/48"}],"type":"host-local"},'
-        '"isGateway":true,"mtu":1472,"name":"cni-flannel","type":"bridge"}',
+        (
+            '{"cniVersion":"1.0.0","ipMasq":true,"ipam":{"ranges":[[{"subnet":"fc00:0:0:1::/64"}]],'
+            '"routes":[{"dst":"fc00::/48"}],"type":"host-local"},'
+            '"isGateway":true,"mtu":1472,"name":"cni-flannel","type":"bridge"}'
+        ),
     ),
     (
         "dual-stack, IPv4 first",
         {},
         DUAL,
-        '{"ipMasq":false,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}],'
-        '[{"subnet":"fc00:0:0:1::/64"}]],'
-        '"routes":[{"dst":"10.1.0.0/16"},{"dst":"fc00::/48"}],"type":"host-local"},'
-        '"isGateway":true,"mtu":1472,"name":"cni-flannel","type":"bridge"}',
+        (
+            '{"ipMasq":false,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}],'
+            '[{"subnet":"fc00:0:0:1::/64"}]],'
+            '"routes":[{"dst":"10.1.0.0/16"},{"dst":"fc00::/48"}],"type":"host-local"},'
+            '"isGateway":true,"mtu":1472,"name":"cni-flannel","type":"bridge"}'
+        ),
     ),
     (
         "several networks, a route to each, after the user's own",
         {"ipam": {"routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/x", "custom": 1}},
         SEVERAL,
-        '{"ipMasq":false,"ipam":{"custom":1,"dataDir":"/x",'
-        '"ranges":[[{"subnet":"10.1.17.0/24"}]],"routes":[{"dst":"0.0.0.0/0"},'
-        '{"dst":"10.1.0.0/16"},{"dst":"10.9.0.0/16"}],"type":"host-local"},'
-        '"isGateway":true,"mtu":1472,"name":"cni-flannel","type":"bridge"}',
+        (
+            '{"ipMasq":false,"ipam":{"custom":1,"dataDir":"/x",'
+            '"ranges":[[{"subnet":"10.1.17.0/24"}]],"routes":[{"dst":"0.0.0.0/0"},'
+            '{"dst":"10.1.0.0/16"},{"dst":"10.9.0.0/16"}],"type":"host-local"},'
+            '"isGateway":true,"mtu":1472,"name":"cni-flannel","type":"bridge"}'
+        ),
     ),
     (
         "another delegate is no gateway",
         {"delegate": {"type": "ipvlan", "master": "eth1"}},
         ENV,
-        '{"ipMasq":false,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}]],'
-        '"routes":[{"dst":"10.1.0.0/16"}],"type":"host-local"},'
-        '"master":"eth1","mtu":1472,"name":"cni-flannel","type":"ipvlan"}',
+        (
+            '{"ipMasq":false,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}]],'
+            '"routes":[{"dst":"10.1.0.0/16"}],"type":"host-local"},'
+            '"master":"eth1","mtu":1472,"name":"cni-flannel","type":"ipvlan"}'
+        ),
     ),
     (
         "what the user says of the delegate wins",
         {"delegate": {"mtu": 1400, "ipMasq": True, "isGateway": False, "hairpinMode": True}},
         ENV,
-        '{"hairpinMode":true,"ipMasq":true,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}]],'
-        '"routes":[{"dst":"10.1.0.0/16"}],"type":"host-local"},'
-        '"isGateway":false,"mtu":1400,"name":"cni-flannel","type":"bridge"}',
+        (
+            '{"hairpinMode":true,"ipMasq":true,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}]],'
+            '"routes":[{"dst":"10.1.0.0/16"}],"type":"host-local"},'
+            '"isGateway":false,"mtu":1400,"name":"cni-flannel","type":"bridge"}'
+        ),
     ),
 ]
 
@@ -125,7 +137,10 @@ LIMITS: list[tuple[str, dict[str, Any], str, list[Any]]] = [
         "each to the range of its family",
         {"exclude": ["fc00:0:0:1::/80", "10.1.17.64/26"], "rangeStart": ["10.1.17.5"]},
         DUAL,
-        [{"exclude": ["10.1.17.64/26"], "rangeStart": "10.1.17.5"}, {"exclude": ["fc00:0:0:1::/80"]}],
+        [
+            {"exclude": ["10.1.17.64/26"], "rangeStart": "10.1.17.5"},
+            {"exclude": ["fc00:0:0:1::/80"]},
+        ],
     ),
     ("null is absent", {"rangeStart": None}, ENV, [{}]),
 ]
@@ -184,7 +199,10 @@ def test_what_flannel_refuses(conf: dict[str, Any], message: str) -> None:
 
 
 def test_nothing_that_was_given_is_changed() -> None:
-    conf = {"delegate": {"a": 1}, "ipam": {"routes": [{"dst": "0.0.0.0/0"}], "exclude": "10.1.17.9"}}
+    conf = {
+        "delegate": {"a": 1},
+        "ipam": {"routes": [{"dst": "0.0.0.0/0"}], "exclude": "10.1.17.9"},
+    }
     before = wire.dumps(conf)
     build(conf)
     assert wire.dumps(conf) == before

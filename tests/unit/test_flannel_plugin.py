@@ -41,8 +41,8 @@ class Node:
             "dataDir": str(root / "data"),
         }
 
-    def args(self, ifname: str = "eth0", notes: list[str] | None = None, **conf: object) -> Args:
-        return args({**self.conf, **conf}, notes, ifname=ifname)
+    def args(self, ifname: str = "eth0", /, **conf: object) -> Args:
+        return args({**self.conf, **conf}, ifname=ifname)
 
     def state(self, ifname: str = "eth0") -> Scratch:
         return Scratch(str(self.root / "data"), "cbr0", "c1", ifname)
@@ -65,7 +65,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
 STORED = {"name": "cbr0", "type": "bridge", "mtu": 1111}
 
 
-# ------------------------------------------------------------------------------------------------ ADD
+# ---------------------------------------------------------------------------------------------- ADD
 
 
 def test_add_stores_what_the_delegate_gets_and_returns_its_result(node: Node) -> None:
@@ -118,12 +118,12 @@ def test_without_subnet_env_add_says_try_again_later(node: Node) -> None:
     assert (node.delegate.calls, node.files()) == ([], [])
 
 
-# ------------------------------------------------------------------------------------------------ DEL
+# ---------------------------------------------------------------------------------------------- DEL
 
 
 def test_del_gives_the_delegate_what_was_stored_and_removes_it_last(node: Node) -> None:
     node.state().save(STORED)
-    prev_result = {"ips": []}
+    prev_result: dict[str, Any] = {"ips": []}
     plugin.cmd_del(node.args(prevResult=prev_result, delegate={"type": "ipvlan"}))
     expected = {**STORED, "cniVersion": "1.0.0", "prevResult": prev_result}
     assert node.delegate.calls == [("DEL", expected)]
@@ -169,7 +169,7 @@ def test_del_of_a_useless_state_goes_on_and_removes_it(node: Node) -> None:
     assert node.files() == []
 
 
-# ---------------------------------------------------------------------------------- CHECK, GC, STATUS
+# -------------------------------------------------------------------------------- CHECK, GC, STATUS
 
 
 def test_check_compares_with_what_was_stored(node: Node) -> None:
@@ -225,7 +225,7 @@ def test_status_asks_the_delegate(node: Node) -> None:
     assert node.files() == []
 
 
-# ------------------------------------------------------------------------------------------- delegates
+# ---------------------------------------------------------------------------------------- delegates
 
 
 def test_the_bridge_is_ours_and_every_other_delegate_an_executable() -> None:

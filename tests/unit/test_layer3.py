@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni.errors import DELEGATE_FAILED, CNIError
 from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import layer3 as l3
-from cni_flannel.bridge.layer3 import Layer3
 from tests.unit.fakes import args
 from tests.unit.test_netconf import named
+
+if TYPE_CHECKING:
+    from cni_flannel.bridge.layer3 import Layer3
 
 V4 = {"address": "10.244.1.2/24", "gateway": "10.244.1.1"}
 V6 = {"address": "fd00::2/64", "gateway": "fd00::1"}

@@ -45,7 +45,7 @@ def test_too_many_strangers_are_told() -> None:
     assert caught.value.code == errors.KERNEL_REFUSED
 
 
-# ------------------------------------------------------------------------------------------ make room
+# ---------------------------------------------------------------------------------------- make room
 
 
 def test_there_is_room_where_nothing_is() -> None:
@@ -89,7 +89,7 @@ def test_what_is_there_is_not_touched(there: Ends, remedy: str) -> None:
     assert ends.host.done == []
 
 
-# --------------------------------------------------------------------------- what the Go plugin made
+# -------------------------------------------------------------------------- what the Go plugin made
 
 
 def go(name: str = "veth1a2b3c4d", **host: Any) -> FakeEnds:
@@ -151,7 +151,7 @@ def test_names_such_as_go_gives(name: str, *, looks: bool) -> None:
     assert links.looks_like_reference_name(name) == looks
 
 
-# ------------------------------------------------------------------------------ stale ones, siblings
+# ----------------------------------------------------------------------------- stale ones, siblings
 
 
 def alias_of(network: str, container_id: str, ifname: str) -> str:

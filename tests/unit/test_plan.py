@@ -6,22 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.attachment import Attachment
 from cni.cidr import parse_prefix
 from cni.errors import BRIDGE_IN_THE_WAY, CNIError
 from cni_flannel.bridge import conf as bridge_conf
-from cni_flannel.bridge import layer3 as l3
 from cni_flannel.bridge import plan
-from cni_flannel.bridge.conf import BridgeConf
-from cni_flannel.bridge.node import Node, forwarding_switch, in_the_way
-from cni_flannel.kernel import rtnl
+from cni_flannel.bridge.node import Node, in_the_way
 from tests.unit.fakes import args, link
-from tests.unit.test_layer3 import V4, V6
 from tests.unit.test_netconf import named
 
 if TYPE_CHECKING:
     from cni.cidr import Prefix
-    from cni_flannel.bridge.layer3 import Layer3
+    from cni_flannel.bridge.conf import BridgeConf
     from cni_flannel.bridge.steps import Step
 
 MAC = "02:00:00:00:00:99"
@@ -62,7 +57,7 @@ def nothing(*families: int, uplinks: tuple[str, ...] = ()) -> Node:
     return node
 
 
-# ------------------------------------------------------------------------------------------ the node
+# ----------------------------------------------------------------------------------------- the node
 
 PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
     (
@@ -71,7 +66,8 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         nothing(4),
         [GW4],
         [
-            f"ip link add cni0 up address {MAC} mtu 1450 type bridge",
+            f"ip link add cni0 up address {MAC} type bridge",
+            "ip link set cni0 mtu 1450",
             "sysctl -w net/ipv6/conf/cni0/accept_ra=0",
             "ip address replace 10.244.1.1/24 dev cni0",
             "sysctl -w net/ipv4/ip_forward=1",
@@ -177,9 +173,10 @@ def test_with_a_vlan_the_gateway_is_on_a_link_of_its_own() -> None:
     conf = parse(vlan=100, isGateway=True, mtu=1450)
     port = plan.gateway_port_name("cni0.100")
     assert lines(plan.prepare(conf, nothing(), [GW4], MAC)) == [
-        f"ip link add cni0 up address {MAC} mtu 1450 type bridge vlan_filtering 1",
+        f"ip link add cni0 up address {MAC} type bridge vlan_filtering 1",
+        "ip link set cni0 mtu 1450",
         "sysctl -w net/ipv6/conf/cni0/accept_ra=0",
-        f"ip link add {port} up master cni0 type veth peer name cni0.100",
+        f"ip link add {port} up mtu 1450 master cni0 type veth peer name cni0.100",
         "ip link set cni0.100 up",
         f"bridge vlan del dev {port} vid 1",
         f"bridge vlan add dev {port} vid 100 pvid untagged",
@@ -246,182 +243,3 @@ def test_the_remedy_names_both_subnets() -> None:
     with pytest.raises(CNIError) as caught:
         plan.prepare(parse(), seen("10.99.0.1/24", ("veth0",)), [GW4], MAC)
     assert "from 10.99.0.0/24 to 10.244.1.0/24" in caught.value.details
-
-
-# ------------------------------------------------------------------------------------- an attachment
-
-HOST_MAC, POD_MAC = "02:00:00:00:00:0a", "0a:58:0a:f4:01:02"
-IDENTITY = Attachment("net", "c1", "eth0")
-
-
-def attach(ipam_result: dict[str, Any] | None, **conf: Any) -> list[str]:
-    parsed = parse(**conf)
-    bridge = link("cni0", 7, "bridge", vlan_filtering=True)
-    layer3 = l3.complete(parsed, ipam_result)
-    macs = HOST_MAC, POD_MAC
-    return lines(plan.attach(parsed, IDENTITY, layer3, bridge, name="vethx", macs=macs))
-
-
-def veth(mtu: int = 1500) -> list[str]:
-    return [
-        f"ip link add vethx up address {HOST_MAC} mtu {mtu} master cni0 type veth "
-        f"peer name eth0 address {POD_MAC} mtu {mtu} netns POD",
-        "ip link set vethx alias 'flannel:net:c1:eth0 (adding)'",
-    ]
-
-
-FLAGS = "ip link set vethx type bridge_slave"
-UP = "ip -n POD link set eth0 up"
-DONE = "ip link set vethx alias 'flannel:net:c1:eth0'"
-POD_SYSCTL = "ip netns exec POD sysctl -w net"
-ARP = f"{POD_SYSCTL}/ipv4/conf/eth0/arp_notify=1"
-SIX = f"{POD_SYSCTL}/ipv6/conf/eth0"
-SIX_ON = [
-    f"{POD_SYSCTL}/ipv6/conf/lo/disable_ipv6=0",
-    f"{SIX}/disable_ipv6=0",
-    f"{SIX}/keep_addr_on_down=1",
-]
-
-ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
-    ("layer 2 only", {}, None, [*veth(), UP, DONE]),
-    ("no interface configuration", {"disableContainerInterface": True}, None, [*veth(), DONE]),
-    (
-        "flannel's usual pod",
-        {"mtu": 1450, "isDefaultGateway": True, "hairpinMode": True},
-        {"ips": [V4], "routes": [{"dst": "10.244.0.0/16"}]},
-        [
-            *veth(1450),
-            f"{FLAGS} hairpin on isolated off",
-            ARP,
-            "ip -n POD address add 10.244.1.2/24 dev eth0",
-            UP,
-            "ip -n POD route append 10.244.0.0/16 via 10.244.1.1 dev eth0",
-            "ip -n POD route append 0.0.0.0/0 via 10.244.1.1 dev eth0",
-            f"ip neighbour replace 10.244.1.2 lladdr {POD_MAC} dev cni0 nud reachable",
-            DONE,
-        ],
-    ),
-    (
-        "IPv6 without waiting",
-        {"isGateway": True, "portIsolation": True},
-        {"ips": [V6]},
-        [
-            *veth(),
-            f"{FLAGS} hairpin off isolated on",
-            f"{SIX}/accept_dad=0",
-            f"{SIX}/accept_ra=0",
-            *SIX_ON,
-            "ip -n POD address add fd00::2/64 dev eth0 nodad",
-            UP,
-            f"ip neighbour replace fd00::2 lladdr {POD_MAC} dev cni0 nud reachable",
-            DONE,
-        ],
-    ),
-    (
-        "both families, duplicate address detection and router advertisements wanted",
-        {"enabledad": True, "keepAcceptRA": True},
-        {"ips": [V4, V6]},
-        [
-            *veth(),
-            ARP,
-            f"{SIX}/enhanced_dad=1",
-            f"{SIX}/accept_dad=1",
-            *SIX_ON,
-            "ip -n POD address add 10.244.1.2/24 dev eth0",
-            "ip -n POD address add fd00::2/64 dev eth0",
-            UP,
-            DONE,
-        ],
-    ),
-    (
-        "a VLAN and a trunk",
-        {"vlan": 100, "vlanTrunk": [{"minID": 5, "maxID": 7}], "isGateway": True},
-        {"ips": [V4]},
-        [
-            *veth(),
-            "bridge vlan del dev vethx vid 1",
-            "bridge vlan add dev vethx vid 100 pvid untagged",
-            "bridge vlan add dev vethx vid 5-7",
-            ARP,
-            "ip -n POD address add 10.244.1.2/24 dev eth0",
-            UP,
-            DONE,
-        ],
-    ),
-    (
-        "the default VLAN kept",
-        {"vlan": 100, "preserveDefaultVlan": True},
-        None,
-        [*veth(), "bridge vlan add dev vethx vid 100 pvid untagged", UP, DONE],
-    ),
-    (
-        "a trunk alone",
-        {"vlanTrunk": [{"id": 5}]},
-        None,
-        [
-            *veth(),
-            "bridge vlan add dev vethx vid 1 pvid untagged",
-            "bridge vlan add dev vethx vid 5-5",
-            UP,
-            DONE,
-        ],
-    ),
-    (
-        "numbers of a route",
-        {},
-        {"ips": [V4], "routes": [{"dst": "10.0.0.0/8", "mtu": 1400, "table": 100}]},
-        [
-            *veth(),
-            ARP,
-            "ip -n POD address add 10.244.1.2/24 dev eth0",
-            UP,
-            "ip -n POD route append 10.0.0.0/8 via 10.244.1.1 mtu 1400 table 100 dev eth0",
-            DONE,
-        ],
-    ),
-]
-
-
-@pytest.mark.parametrize(("conf", "ipam_result", "expected"), named(ATTACH))
-def test_an_attachment(
-    conf: dict[str, Any], ipam_result: dict[str, Any] | None, expected: list[str]
-) -> None:
-    assert attach(ipam_result, **conf) == expected
-
-
-PODS: list[tuple[str, dict[str, Any] | None, str]] = [
-    ("of the address", {"ips": [V4]}, "0a:58:0a:f4:01:02"),
-    ("of the first address", {"ips": [V4, V6]}, "0a:58:0a:f4:01:02"),
-    ("of the last 32 bits", {"ips": [{"address": "fd00::a:b0c:d0e/64"}]}, "0a:58:0b:0c:0d:0e"),
-    ("random without one", None, MAC),
-]
-
-
-@pytest.mark.parametrize(("ipam_result", "mac"), named(PODS))
-def test_the_pods_mac(ipam_result: dict[str, Any] | None, mac: str) -> None:
-    assert plan.pod_mac(l3.complete(parse(), ipam_result), MAC) == mac
-
-
-def test_the_result_has_go_s_order_of_interfaces() -> None:
-    conf = parse(mtu=1450, dns={"domain": "d"})
-    layer3: Layer3 = l3.complete(conf, {"ips": [V4, V6], "routes": [{"dst": "10.0.0.0/8"}]})
-    given = args({}, ifname="net1", netns="/proc/5/ns/net")
-    bridge = link("cni0", 7, "bridge", mtu=1440)
-    interfaces = plan.interfaces(conf, given, bridge, name="vethx", macs=(HOST_MAC, POD_MAC))
-    assert plan.result(conf, layer3, interfaces) == {
-        "interfaces": [
-            {"name": "cni0", "mac": CNI0, "mtu": 1440},
-            {"name": "vethx", "mac": HOST_MAC, "mtu": 1450},
-            {"name": "net1", "mac": POD_MAC, "mtu": 1450, "sandbox": "/proc/5/ns/net"},
-        ],
-        "ips": [{**V4, "interface": 2}, {**V6, "interface": 2}],
-        "routes": [{"dst": "10.0.0.0/8"}],
-        "dns": {"domain": "d"},
-    }
-
-
-def test_names_that_belong_together() -> None:
-    assert forwarding_switch(4) == "net/ipv4/ip_forward"
-    assert forwarding_switch(6) == "net/ipv6/conf/all/forwarding"
-    assert len(plan.gateway_port_name("cni0.100")) == 12
-    assert rtnl.IFF_UP | rtnl.IFF_PROMISC == 0x101

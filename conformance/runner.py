@@ -1,0 +1,218 @@
+"""`python -m conformance run`: every case against the plugins of a folder, each in its own world.
+
+A case that asks for a plugin, a version or a kernel feature that is not there is reported as such,
+and is no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from conformance import report
+from conformance.case import CASES, PLUGINS, CaseError, load, spread
+from conformance.steps import Play
+from conformance.world import World, WorldError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conformance.case import Instance
+    from conformance.steps import Call
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_BIN = ROOT / "dist" / "cni-flannel"
+PASSED, FAILED, LACKING = "passed", "failed", "lacking"
+
+# Commands that succeed where the kernel has a feature that cases may need.
+FEATURES = {
+    "bridge-vlan": "ip link add probe0 type bridge vlan_filtering 1 && ip link del probe0",
+    "ipv6": "test -e /proc/sys/net/ipv6/conf/all",
+    "nft-bridge": "nft add table bridge probe && nft delete table bridge probe",
+    "strace": "strace -V >/dev/null",
+}
+
+
+class Verdict(NamedTuple):
+    """What became of an instance: `lines` are failures, or what is lacking."""
+
+    instance: Instance
+    outcome: str
+    lines: list[str]
+    seconds: float
+    calls: list[Call]
+
+
+class Runner:
+    """Runs instances against one folder of plugins; may be used by several threads."""
+
+    def __init__(self, bin_dir: Path, show: Callable[[World, Play], None] | None = None) -> None:
+        self.bin_dir = bin_dir
+        self.show = show
+        self.supported = cache(self._supported)
+        self.has_feature = cache(self._has_feature)
+
+    def verdict(self, instance: Instance) -> Verdict:
+        """Run one instance."""
+        start = time.monotonic()
+        calls: list[Call] = []
+        lacking = self.lacking(instance)
+        if lacking:
+            return Verdict(instance, LACKING, [lacking], 0.0, [])
+        with World(self.bin_dir) as world:
+            play = Play(world, instance)
+            try:
+                play.run()
+            except (AssertionError, KeyError, OSError, WorldError) as error:
+                play.failures.append(f"{type(error).__name__}: {error}")
+            calls = play.calls
+            if self.show is not None:
+                self.show(world, play)
+        outcome = FAILED if play.failures else PASSED
+        return Verdict(instance, outcome, play.failures, time.monotonic() - start, calls)
+
+    def lacking(self, instance: Instance) -> str:
+        """Say what the plugin or the kernel does not have; empty if nothing."""
+        versions = self.supported(instance.plugin)
+        if versions is None:
+            return f"there is no plugin {instance.plugin} in {self.bin_dir}"
+        case = instance.case
+        known = [version for version in case.versions if version in versions]
+        # A case of versions that nobody knows asks how the plugin refuses them.
+        if not known or instance.version not in versions:
+            return f"{instance.plugin} does not support version {instance.version}"
+        if case.needs and not self.has_feature(case.needs):
+            return f"the kernel has no {case.needs}"
+        if case.lacks and self.has_feature(case.lacks):
+            return f"the kernel has {case.lacks}"
+        return ""
+
+    def _supported(self, plugin: str) -> list[str] | None:
+        with World(self.bin_dir) as world:
+            program = world.program(plugin)
+            if not world.path(program).exists():
+                return None
+            environ = world.environment("VERSION", "", "", None)
+            done = world.run([program], '{"cniVersion":"1.0.0"}', environ, check=False)
+        try:
+            return list(json.loads(done.stdout)["supportedVersions"])
+        except (ValueError, KeyError, TypeError):
+            return []
+
+    def _has_feature(self, name: str) -> bool:
+        with World(self.bin_dir) as world:
+            return world.run(["sh", "-c", FEATURES[name]], check=False).status == 0
+
+
+def run_all(runner: Runner, instances: list[Instance], jobs: int) -> Iterator[Verdict]:
+    """Run instances in threads; the verdicts come in the order of the instances."""
+    with ThreadPoolExecutor(jobs) as threads:
+        yield from threads.map(runner.verdict, instances)
+
+
+def replay(instance: Instance, bin_dir: Path) -> str:
+    """Give the command that runs one instance alone and shows every call."""
+    words = ["python", "-m", "conformance", "run", "--bin-dir", str(bin_dir)]
+    words += ["--plugin", instance.plugin, "--spec", instance.version]
+    return shlex.join([*words, "--case", instance.case.id, "--show"])
+
+
+def show_calls(world: World, play: Play) -> None:
+    """Print a case's calls as shell commands with their answers."""
+    print(f"# {play.instance.id}: {play.instance.case.why}")
+    for call in play.calls:
+        environ = " ".join(f"{key}={shlex.quote(text)}" for key, text in call.environ.items())
+        print(f"env -i {environ} {call.program} <<'EOF'")
+        print(f"{call.stdin[:2000].decode(errors='backslashreplace')}\nEOF")
+        print(f"# exit status {call.outcome.status}\n{call.outcome.stdout}")
+        if call.outcome.stderr:
+            print(f"# stderr: {call.outcome.stderr}")
+    for line in play.failures:
+        print(f"# FAILED {line}")
+
+
+def keep(world: World, play: Play) -> None:
+    """Print the calls, and hold the world until Enter is pressed."""
+    show_calls(world, play)
+    print(f"\nthe world is still there: {shlex.join([*world.enter, 'bash'])}", file=sys.stderr)
+    input("Enter ends it ")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the options of `run`; `compare` shares most of them."""
+    options = argparse.ArgumentParser(prog="python -m conformance run", description=__doc__)
+    add_choice(options)
+    options.add_argument("--report", choices=report.FORMATS, default="text")
+    options.add_argument("--json", action="store_true", help="the same as --report json")
+    options.add_argument("--show", action="store_true", help="print every call and its answer")
+    options.add_argument("--keep", action="store_true", help="hold the world of a case open")
+    return options
+
+
+def add_choice(options: argparse.ArgumentParser) -> None:
+    """Add the options that say what is run, and on which folder."""
+    options.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN, help="folder of plugins")
+    options.add_argument("--plugin", choices=PLUGINS, action="append", help="all by default")
+    options.add_argument("--case", default="*", help="glob over the ids of cases")
+    options.add_argument("--cases", type=Path, default=CASES, help="folder of cases")
+    options.add_argument("--spec", default="", help="a version, or `all`; else each case's own")
+    options.add_argument("--jobs", type=int, default=max(1, len(os.sched_getaffinity(0))))
+
+
+def chosen(args: argparse.Namespace) -> list[Instance]:
+    """Give the instances that the options ask for; CaseError if there are none."""
+    found = spread(load(args.cases, args.case), args.plugin or list(PLUGINS), args.spec)
+    if not found:
+        raise CaseError(f"no case matches {args.case!r}")
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Run the verb; 0 if nothing failed."""
+    args = parser().parse_args(argv)
+    try:
+        instances = chosen(args)
+    except CaseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    bin_dir = args.bin_dir.resolve()
+    hook = keep if args.keep else show_calls if args.show else None
+    runner = Runner(bin_dir, hook)
+    start = time.monotonic()
+    verdicts = []
+    for verdict in run_all(runner, instances, 1 if hook else args.jobs):
+        verdicts.append(verdict)
+        progress(len(verdicts), len(instances), verdict)
+        if verdict.outcome == FAILED:
+            complain(verdict, bin_dir)
+    print(
+        report.written(
+            "json" if args.json else args.report, verdicts, bin_dir, time.monotonic() - start
+        )
+    )
+    return int(any(verdict.outcome == FAILED for verdict in verdicts))
+
+
+def progress(done: int, total: int, verdict: Verdict) -> None:
+    """Show on a terminal how far the run is."""
+    if sys.stderr.isatty():
+        line = f"{done}/{total} {verdict.instance.id}"
+        print(f"\r\x1b[K{line[:100]}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def complain(verdict: Verdict, bin_dir: Path) -> None:
+    """Tell a failure as it happens: what was expected and seen, and how to see it again."""
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""
+    for line in verdict.lines:
+        print(f"{start}FAILED {verdict.instance.id}: {line}", file=sys.stderr)
+    print(f"       {replay(verdict.instance, bin_dir)}", file=sys.stderr)
+
+

@@ -1,0 +1,294 @@
+"""One case in one world: what is given is made, the steps are called, what was seen is compared.
+
+`given`:
+  subnet_env   keys of the daemon's file to change ({subnet = "10.9.1.1/24"}; false: no file); a
+               string is the file's whole text. Written for flannel, or when it is named.
+  files        path -> text, or {hex}, {size}, {dir = true}, {link}, {mode} ...
+  run          shell lines, in the world
+  pods         names of network namespaces; the default is ["a"]
+  plugins      name -> shell script, put before everything else in CNI_PATH
+
+A step's `verb` is called for `pod` "a", container ID `cid-a` and `eth0` unless it says otherwise, with
+`prev` the result of the last ADD of that attachment where a runtime would send it (CHECK; DEL from
+0.4.0 on), or of a named step, or "absent". `stdin` replaces the conf: text, or a list of text, [text,
+times] and {hex = ".."}. With `pods`, the verb is called for all of them at the same time.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from conformance import results
+from conformance.case import conf_of, number
+from conformance.expect import dig, mismatches
+from conformance.state import difference
+from conformance.traces import remains, unchanging
+
+if TYPE_CHECKING:
+    from conformance.case import Instance
+    from conformance.world import Outcome, World
+
+FOLDER = "/run/given"
+TIME_LIMIT = 30.0
+
+
+class Call(NamedTuple):
+    """One call of a plugin: its program, whole environment, stdin, and what it left."""
+
+    program: str
+    environ: dict[str, str]
+    stdin: bytes
+    outcome: Outcome
+
+
+class Play:
+    """A case being run: `failures` are lines, `calls` everything that was called, in order."""
+
+    def __init__(self, world: World, instance: Instance) -> None:
+        self.world = world
+        self.instance = instance
+        self.failures: list[str] = []
+        self.calls: list[Call] = []
+        self.seen: dict[str, Any] = {}  # step1, step2...: for same-as
+        self.results: dict[tuple[str, str], dict[str, Any]] = {}  # (cid, ifname) -> raw ADD result
+        self.background: list[subprocess.Popen[bytes]] = []
+
+    def run(self) -> None:
+        """Run all steps; stops at the first whose expectations fail."""
+        make_given(self.world, self.instance)
+        self.start = self.world.state()
+        for position, step in enumerate(self.instance.case.steps, 1):
+            if self.instance.version not in step.get("versions", [self.instance.version]):
+                continue
+            lines = self._step(step, f"step{position}")
+            verb = step.get("verb", step.get("run", ""))
+            self.failures += [f"step {position} ({verb}): {line}" for line in lines]
+            if self.failures:
+                return
+
+    def _step(self, step: dict[str, Any], name: str) -> list[str]:
+        expect = step.get("expect", {})
+        if "run" in step:
+            return self._shell(step, name, expect)
+        before = self.world.state() if expect.get("unchanged") else {}
+        pods = step.get("pods", [step.get("pod", "a")])
+        with ThreadPoolExecutor(len(pods)) as threads:
+            calls = list(threads.map(lambda pod: self._call(step, pod), pods))
+        self.calls += calls
+        lines = []
+        views = []
+        for pod, call in zip(pods, calls, strict=True):
+            view, more = self._view(step, pod, call)
+            views.append(view)
+            lines += more
+            self.seen[name] = view
+            lines += mismatches(answers_of(expect), view, self.seen)
+        if "distinct" in expect and not lines:
+            values = [dig(view, expect["distinct"]) for view in views]
+            if len(set(map(str, values))) != len(values):
+                lines.append(f"{expect['distinct']}: expected to differ, seen {values!r}")
+        return lines or self._state(expect, name, pods[-1], before)
+
+    def _shell(self, step: dict[str, Any], name: str, expect: dict[str, Any]) -> list[str]:
+        argv = ["sh", "-ec", step["run"]]
+        if step.get("background"):
+            nothing = subprocess.DEVNULL
+            self.background.append(self.world.popen(argv, stdin=nothing, stdout=nothing))
+            return []
+        done = self.world.run(argv, check=False, timeout=TIME_LIMIT)
+        if done.status != expect.get("status", 0):
+            return [f"the test's own line failed: {done}"]
+        self.seen[name] = {"stdout": done.stdout, "stderr": done.stderr}
+        wanted = {key: expect[key] for key in ("stdout", "stderr") if key in expect}
+        lines = mismatches(wanted, self.seen[name], self.seen)
+        return lines or self._state(expect, name, step.get("pod", "a"), {})
+
+    # ---------------------------------------------------------------------------------------- calls
+
+    def _call(self, step: dict[str, Any], pod: str) -> Call:
+        verb = step["verb"]
+        environ = self.environment(step, pod)
+        stdin = self._stdin(step, verb, environ)
+        program = self.world.program(step.get("plugin", self.instance.plugin))
+        try:
+            outcome = self.world.run(
+                [program], stdin, environ, check=False, timeout=step.get("seconds", TIME_LIMIT)
+            )
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{verb} did not end within {TIME_LIMIT:.0f} s") from None
+        return Call(program, environ, stdin, outcome)
+
+    def environment(self, step: dict[str, Any], pod: str) -> dict[str, str]:
+        """Environment of a step; `env` adds, or takes away with "absent"."""
+        netns = step.get("netns", f"/run/netns/{pod}")
+        environ = self.world.environment(
+            step["verb"],
+            step.get("cid", f"cid-{pod}"),
+            step.get("ifname", "eth0"),
+            None if netns == "absent" else netns,
+        )
+        if step["verb"] in {"GC", "STATUS", "VERSION"}:
+            for key in ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"):
+                del environ[key]
+        for key, value in step.get("env", {}).items():
+            environ.pop(key, None)
+            if value != "absent":
+                environ[key] = value
+        return environ
+
+    def _stdin(self, step: dict[str, Any], verb: str, environ: dict[str, str]) -> bytes:
+        if "stdin" in step:
+            return raw_bytes(step["stdin"])
+        conf = conf_of(self.instance, step)
+        if verb == "VERSION":
+            conf = {"cniVersion": conf["cniVersion"]}
+        if verb == "GC" and "valid" in step:
+            conf["cni.dev/valid-attachments"] = [
+                {"containerID": cid, "ifname": ifname} for cid, ifname in step["valid"]
+            ]
+        previous = self._previous(step, verb, environ)
+        if previous is not None:
+            conf["prevResult"] = previous
+        return json.dumps(conf).encode()
+
+    def _previous(
+        self, step: dict[str, Any], verb: str, environ: dict[str, str]
+    ) -> dict[str, Any] | None:
+        wanted = step.get("prev")
+        if wanted == "absent":
+            return None
+        if isinstance(wanted, dict):
+            return wanted
+        if wanted is not None:
+            found: dict[str, Any] = self.seen[wanted]["stdout"]
+            return found
+        if verb == "CHECK" or (verb == "DEL" and number(self.instance.version) >= (0, 4, 0)):
+            key = (environ.get("CNI_CONTAINERID", ""), environ.get("CNI_IFNAME", ""))
+            return self.results.get(key)
+        return None
+
+    # ------------------------------------------------------------------------------------- what is seen
+
+    def _view(self, step: dict[str, Any], pod: str, call: Call) -> tuple[dict[str, Any], list[str]]:
+        """Turn an outcome into what cases ask for; lines say what no plugin may ever do."""
+        outcome = call.outcome
+        view: dict[str, Any] = {"status": outcome.status, "stderr": outcome.stderr}
+        lines = []
+        try:
+            view["stdout"] = json.loads(outcome.stdout) if outcome.stdout.strip() else ""
+        except ValueError:
+            view["stdout"] = outcome.stdout
+            if step["verb"] in {"ADD", "VERSION"} or outcome.status:
+                lines.append(f"stdout is not one JSON document: {outcome.stdout[:300]!r}")
+        document = view["stdout"]
+        wanted = step.get("expect", {})
+        if outcome.status == 0:
+            if wanted.get("status", 1 if "error" in wanted else 0) == 0:
+                lines += results.rules(step["verb"], document, self.instance.version, step)
+            if step["verb"] == "ADD" and isinstance(document, dict):
+                view["result"] = results.neutral(document)
+                self.results[call.environ["CNI_CONTAINERID"], call.environ["CNI_IFNAME"]] = document
+        elif isinstance(document, dict):
+            view["error"] = document
+        if outcome.status != wanted.get("status", 1 if "error" in wanted else 0):
+            say = outcome.stdout.strip() or outcome.stderr.strip()[-300:]
+            lines.append(f"exit status of pod {pod}: seen {outcome.status}: {say}")
+        return view, lines
+
+    def _state(
+        self, expect: dict[str, Any], name: str, pod: str, before: dict[str, Any]
+    ) -> list[str]:
+        """Compare kernel and files, which are read only if the step asks for them."""
+        asked = {"host", "pod", "rules", "files", "unchanged", "clean"} & set(expect)
+        if not asked:
+            return []
+        state = self.world.state()
+        view = {
+            "host": state["host"],
+            "pod": state["pods"].get(pod, {}),
+            "rules": state["rules"],
+            "files": with_folders(state["files"], expect.get("files", {})),
+        }
+        self.seen.setdefault(name, {}).update(view)
+        wanted = {key: expect[key] for key in view if key in expect}
+        lines = mismatches(wanted, view, self.seen)
+        if expect.get("unchanged"):
+            changes = difference(unchanging(before), unchanging(state))
+            lines += [f"changed by a call that must change nothing: {line}" for line in changes]
+        if expect.get("clean"):
+            words = {call.environ.get("CNI_CONTAINERID", "") for call in self.calls} - {""}
+            lines += [f"left: {line}" for line in remains(self.start, state, words)]
+        return lines
+
+
+def answers_of(expect: dict[str, Any]) -> dict[str, Any]:
+    """Give the part of the expectations that is about the answer."""
+    return {key: expect[key] for key in ("result", "stdout", "stderr", "error") if key in expect}
+
+
+def with_folders(files: dict[str, str], asked: dict[str, Any]) -> dict[str, Any]:
+    """Add, for each asked key that ends in a slash, the names of the files below it."""
+    folders = {
+        folder: sorted(name.removeprefix(folder) for name in files if name.startswith(folder))
+        for folder in asked
+        if folder.endswith("/")
+    }
+    return {**files, **folders}
+
+
+def raw_bytes(parts: Any) -> bytes:
+    """Put stdin together: text, or a list of text, [text, times] and {hex = ".."}."""
+    if isinstance(parts, str):
+        return parts.encode()
+    found = b""
+    for part in parts:
+        if isinstance(part, dict):
+            found += bytes.fromhex(part["hex"])
+        elif isinstance(part, list):
+            found += part[0].encode() * part[1]
+        else:
+            found += part.encode()
+    return found
+
+
+def make_given(world: World, instance: Instance) -> None:
+    """Make what a case takes for granted."""
+    given = instance.case.given
+    for pod in given.get("pods", ["a"]):
+        world.add_pod(pod)
+    subnet_env = given.get("subnet_env", {} if instance.plugin == "flannel" else False)
+    if isinstance(subnet_env, str):
+        world.write("/run/flannel/subnet.env", subnet_env)
+    elif subnet_env is not False:
+        values = {key: None if text == "absent" else text for key, text in subnet_env.items()}
+        world.write_subnet_env(**values)
+    for path, content in given.get("files", {}).items():
+        make_file(world, path, content)
+    for name, script in given.get("plugins", {}).items():
+        path = world.write(f"{FOLDER}/{name}", f"#!/bin/sh\n{script}\n")
+        world.path(path).chmod(0o755)
+        if not world.cni_path.startswith(FOLDER):
+            world.cni_path = f"{FOLDER}:{world.cni_path}"
+    for line in given.get("run", []):
+        world.run(["sh", "-ec", line])
+
+
+def make_file(world: World, path: str, content: Any) -> None:
+    """Make a file: text, or a table of hex, size, dir, link; `mode` is octal text."""
+    if isinstance(content, str):
+        world.write(path, content)
+        return
+    target = world.path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if content.get("dir"):
+        target.mkdir(exist_ok=True)
+    elif "link" in content:
+        target.symlink_to(content["link"])
+    else:
+        data = content.get("text", "").encode() + bytes.fromhex(content.get("hex", ""))
+        world.write(path, data + bytes(content.get("size", 0)))
+    if "mode" in content:
+        target.chmod(int(content["mode"], 8))

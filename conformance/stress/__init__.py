@@ -1,0 +1,1 @@
+"""Stress of CNI plugins: crashes, faults, storms, noise and malice, each a verb with a figure."""

@@ -1,0 +1,84 @@
+"""What a verb of the stress part is asked for, and what it tells at the end: one line with a figure.
+
+Every verb has the same options and the same ending: `crash: 1806 kills tried, 0 leaks`, a line for
+each failure above it, or the same as one JSON document, and exit status 0 or 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+DEFAULT_BIN_DIR = Path(__file__).resolve().parents[2] / "dist" / "cni-flannel"
+_SHOWN = 40  # failures printed one by one; a figure counts them all
+
+
+def options(verb: str, summary: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that all verbs have."""
+    parser = argparse.ArgumentParser(prog=f"python -m conformance {verb}", description=summary)
+    parser.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN_DIR, help="the plugins' folder")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    parser.add_argument("--jobs", type=int, default=2, help="worlds at work at the same time")
+    return parser
+
+
+class Tally(NamedTuple):
+    """What one piece of work adds to a figure."""
+
+    counts: dict[str, int]
+    failures: list[str]
+
+
+class Figure:
+    """Counts in the order of their first mention, and the failures."""
+
+    def __init__(self, verb: str, names: tuple[str, ...], *, as_json: bool) -> None:
+        self.verb = verb
+        self.as_json = as_json
+        self.counts = dict.fromkeys(names, 0)
+        self.failures: list[str] = []
+        self._start = time.monotonic()
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to one of the counts."""
+        self.counts[name] = self.counts.get(name, 0) + number
+
+    def fail(self, line: str) -> None:
+        """Note a failure; the first ones are shown at once."""
+        self.failures.append(line)
+        if not self.as_json and len(self.failures) <= _SHOWN:
+            print(f"{self.verb}: FAIL {line}", flush=True)
+
+    def add(self, tally: Tally) -> None:
+        """Take over what a piece of work found."""
+        for name, number in tally.counts.items():
+            self.count(name, number)
+        for line in tally.failures:
+            self.fail(line)
+
+    def progress(self, text: str) -> None:
+        """Show how far the work is, where somebody watches."""
+        if sys.stderr.isatty():
+            print(f"\r\033[K{self.verb}: {text}", end="", file=sys.stderr, flush=True)
+
+    def finish(self) -> int:
+        """Print the figure; the exit status."""
+        seconds = time.monotonic() - self._start
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        if self.as_json:
+            document = {
+                "verb": self.verb,
+                "seconds": round(seconds, 1),
+                "counts": self.counts,
+                "failures": self.failures,
+            }
+            print(json.dumps(document, indent=2))
+        else:
+            figures = ", ".join(f"{number} {name}" for name, number in self.counts.items())
+            print(f"{self.verb}: {figures}, {len(self.failures)} failures in {seconds:.0f} s")
+        return 1 if self.failures else 0

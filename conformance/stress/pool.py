@@ -1,0 +1,55 @@
+"""Work spread over processes, each with a place of its own, which ends with its process.
+
+`spread` gives the items to `jobs` processes in turn; each makes its place once (a world with a
+network in it, say) and hands it to the work. A worker dies with the process that started it, also
+when that one is killed, and a world dies with the worker that holds it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_PR_SET_PDEATHSIG = 1
+_place: Any = None
+
+
+def spread(
+    jobs: int,
+    make: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    work: Callable[[Any, Any], Any],
+    items: Iterable[Any],
+) -> Iterator[Any]:
+    """Yield `work(place, item)` for every item, in order; `place` is `make(*arguments)`."""
+    if jobs <= 1:
+        with make(*arguments) as place:
+            for item in items:
+                yield work(place, item)
+        return
+    pool = ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), _prepare, (os.getpid(), make, arguments)
+    )
+    with pool:
+        yield from pool.map(_work, ((work, item) for item in items))
+
+
+def _prepare(parent: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    global _place  # noqa: PLW0603 - a worker process has one place
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends the workers
+    _place = make(*arguments)
+
+
+def _work(task: tuple[Callable[[Any, Any], Any], Any]) -> Any:
+    work, item = task
+    return work(_place, item)

@@ -1,0 +1,238 @@
+"""Single steps on a fake kernel: what they send, and what they take back."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni import errors
+from cni.attachment import Attachment
+from cni.cidr import parse_address, parse_prefix
+from cni.errors import CNIError
+from cni_flannel.bridge import steps
+from cni_flannel.bridge.steps import VLAN_FILTERING
+from cni_flannel.bridge.steps_node import AddGatewayVeth, Forward, MoveAddress
+from cni_flannel.bridge.steps_pod import AddVeth, Finish, PodSysctls, PortVlans
+from cni_flannel.kernel import rtnl, sysctl
+from cni_flannel.kernel.link import RTM_DELLINK, RTM_NEWLINK
+from cni_flannel.kernel.nlmsg import NetlinkError
+from tests.unit.fakes import POD_FD, FakeEnds, FakeHandle, link
+from tests.unit.test_netconf import named
+
+if TYPE_CHECKING:
+    from cni_flannel.kernel.nlmsg import Message
+
+
+IDENTITY = Attachment("net", "c1", "eth0")
+
+
+def add_veth() -> AddVeth:
+    return AddVeth(
+        IDENTITY,
+        "vethx",
+        bridge=link("cni0", 7, "bridge"),
+        host_mac="02:00:00:00:00:0a",
+        pod_mac="02:00:00:00:00:0b",
+        mtu=1450,
+        flags=(False, False),
+    )
+
+
+def kinds(host: FakeHandle) -> list[int]:
+    return [message.type for message in host.done]
+
+
+@pytest.fixture(autouse=True)
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What would have been written to /proc/sys; a path with "missing" in it is missing."""
+    found: list[tuple[str, str]] = []
+
+    def write(path: str, value: str) -> bool:
+        found.append((path, value))
+        return "missing" not in path
+
+    monkeypatch.setattr(sysctl, "write", write)
+    return found
+
+
+def test_the_pair_and_the_proof_that_it_is_ours_are_one_send(
+    written: list[tuple[str, str]],
+) -> None:
+    ends = FakeEnds(FakeHandle(), FakeHandle())
+    add_veth().apply(ends)
+    pair, alias = ends.host.done
+    assert pair == rtnl.new_veth(
+        "vethx",
+        mac="02:00:00:00:00:0a",
+        mtu=1450,
+        master=7,
+        peer_name="eth0",
+        peer_mac="02:00:00:00:00:0b",
+        peer_netns_fd=POD_FD,
+    )
+    assert alias == rtnl.set_link("vethx", alias="flannel:net:c1:eth0 (adding)")
+    assert written == [("net/ipv6/conf/vethx/accept_ra", "0")]
+
+
+def test_the_pair_is_taken_back_however_far_it_got() -> None:
+    for alias in (IDENTITY.alias(adding=True), IDENTITY.alias()):
+        ends = FakeEnds(FakeHandle(), FakeHandle())
+        step = add_veth()
+        step.apply(ends)
+        ends.host.known.append(link("vethx", 9, alias=alias))
+        step.undo(ends)
+        assert ends.host.done[-1] == rtnl.del_link(9)
+
+
+def test_undo_without_apply_and_undo_of_what_is_gone_do_nothing() -> None:
+    ends = FakeEnds(FakeHandle(), FakeHandle())
+    step = add_veth()
+    step.undo(ends)
+    step.apply(ends)
+    step.undo(ends)
+    assert RTM_DELLINK not in kinds(ends.host)
+
+
+@pytest.mark.parametrize("alias", ["", "flannel:net:c2:eth0", IDENTITY.alias()])
+def test_a_link_that_is_there_already_is_neither_marked_nor_deleted(alias: str) -> None:
+    ends = FakeEnds(FakeHandle(link("vethx", 9, alias=alias)), FakeHandle())
+    with pytest.raises(CNIError, match="file exists: vethx appeared meanwhile"):
+        steps.run([add_veth()], ends)
+    assert ends.host.done == []
+
+
+def test_a_link_that_appears_in_the_last_moment_is_not_deleted() -> None:
+    host = FakeHandle()
+
+    def refuse(message: Message) -> int:
+        if message.type != RTM_NEWLINK:
+            return 0
+        host.known.append(link("vethx", 9, alias=IDENTITY.alias(adding=True)))
+        return errno.EEXIST
+
+    host.refusal = refuse
+    with pytest.raises(CNIError, match="file exists"):
+        steps.run([add_veth()], FakeEnds(host, FakeHandle()))
+    assert RTM_DELLINK not in kinds(host)
+
+
+def test_a_pair_of_which_only_the_flags_were_refused_is_deleted() -> None:
+    host = FakeHandle()
+    step = add_veth()
+    step.flags = (False, True)
+    port = rtnl.set_port("vethx", hairpin=False, isolated=True)
+
+    def refuse(message: Message) -> int:
+        if message != port:
+            return 0
+        host.known.append(link("vethx", 9, alias=IDENTITY.alias(adding=True)))
+        return errno.EOPNOTSUPP
+
+    host.refusal = refuse
+    with pytest.raises(CNIError, match="isolated on: operation not supported"):
+        steps.run([step], FakeEnds(host, FakeHandle()))
+    assert host.done[-1] == rtnl.del_link(9)
+
+
+# -------------------------------------------------------------------------------------- other steps
+
+
+def test_a_kernel_without_vlan_filtering_is_named() -> None:
+    host = FakeHandle(link("vethx", 9))
+    host.refusal = lambda _: errno.EOPNOTSUPP
+    with pytest.raises(CNIError) as caught:
+        steps.run([PortVlans("vethx", 100, [], drop_default=False)], FakeEnds(host))
+    assert caught.value.code == errors.KERNEL_REFUSED
+    assert caught.value.details == VLAN_FILTERING
+    assert "bridge vlan add dev vethx vid 100 pvid untagged" in caught.value.msg
+
+
+def test_a_default_vlan_that_is_gone_is_no_error() -> None:
+    host = FakeHandle(link("vethx", 9))
+    host.refusal = lambda message: errno.ENOENT if message == rtnl.del_port_vlan(9, 1) else 0
+    PortVlans("vethx", 100, [(5, 7)], drop_default=True).apply(FakeEnds(host))
+    assert host.done == [
+        rtnl.add_port_vlan(9, 5, vid_end=7),
+        rtnl.add_port_vlan(9, 100, pvid=True, untagged=True),
+    ]
+
+
+RACES: list[tuple[str, dict[int, int], bool]] = [
+    ("made", {}, True),
+    ("another ADD was faster", {RTM_NEWLINK: errno.EEXIST}, True),
+    ("the name is taken and the holder missing", {16: errno.EEXIST, 19: errno.ENODEV}, False),
+    ("refused", {RTM_NEWLINK: errno.EOPNOTSUPP}, False),
+]
+
+
+@pytest.mark.parametrize(("refusals", "works"), named(RACES))
+def test_the_gateway_of_a_vlan_made_by_two_at_once(
+    refusals: dict[int, int], *, works: bool
+) -> None:
+    host = FakeHandle(link("cni0", 7, "bridge"))
+    host.refusal = lambda message: refusals.get(message.type, 0)
+    step = AddGatewayVeth("cni0", "cni0.100", "vethy", 1450)
+    if works:
+        step.apply(FakeEnds(host))
+    else:
+        with pytest.raises(NetlinkError):
+            step.apply(FakeEnds(host))
+
+
+def test_an_address_in_the_way_that_has_gone_meanwhile_is_no_error() -> None:
+    old, new = parse_prefix("10.9.0.1/24"), parse_prefix("10.244.1.1/24")
+    host = FakeHandle(link("cni0", 7, "bridge"))
+    host.refusal = lambda message: errno.EADDRNOTAVAIL if message == rtnl.del_address(7, old) else 0
+    MoveAddress("cni0", new, [old], pin="").apply(FakeEnds(host))
+    assert host.done == [rtnl.new_address(7, new, nodad=True, replace=True)]
+
+
+def test_a_bridge_that_vanishes_is_told() -> None:
+    step = MoveAddress("cni0", parse_prefix("10.244.1.1/24"), [], pin="")
+    with pytest.raises(CNIError, match="dev cni0: no such device"):
+        steps.run([step], FakeEnds())
+
+
+def test_the_end_of_an_add_points_the_neighbours_at_the_new_pod_and_undo_forgets_them() -> None:
+    host = FakeHandle()
+    address = parse_address("10.244.1.2")
+    bridge = link("cni0", 7, "bridge")
+    step = Finish(IDENTITY, "vethx", bridge, [address], "02:00:00:00:00:0b")
+    step.apply(FakeEnds(host))
+    assert host.done == [
+        rtnl.replace_neighbour(7, address, "02:00:00:00:00:0b"),
+        rtnl.set_link("vethx", alias="flannel:net:c1:eth0"),
+    ]
+    step.undo(FakeEnds(host))
+    assert host.done[2:] == [rtnl.del_neighbour(7, address)]
+    host.refusal = lambda _: errno.ENOENT
+    step.undo(FakeEnds(host))
+
+
+def test_a_switch_that_is_missing_matters_only_where_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch, written: list[tuple[str, str]]
+) -> None:
+    class Nowhere:
+        __slots__ = ()
+        __enter__ = __exit__ = lambda *_: None
+
+    monkeypatch.setattr(FakeEnds, "entered_pod", lambda _: Nowhere())
+    ends = FakeEnds()
+    PodSysctls([("net/missing", "1", False), ("net/there", "0", True)]).apply(ends)
+    assert written == [("net/missing", "1"), ("net/there", "0")]
+    with pytest.raises(CNIError) as caught:
+        steps.run([PodSysctls([("net/missing", "1", True)])], ends)
+    assert "/proc/sys/net/missing" in caught.value.msg
+    assert "ipv6.disable=1" in caught.value.details
+
+
+def test_uplinks_are_raised_before_forwarding_is_on(written: list[tuple[str, str]]) -> None:
+    Forward(6, ["eth0"]).apply(FakeEnds())
+    assert written == [
+        ("net/ipv6/conf/eth0/accept_ra", "2"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+    ]
+    with pytest.raises(CNIError, match="no such switch"):
+        steps.run([Forward(6, ["missing"])], FakeEnds())
