@@ -90,15 +90,15 @@ def test_check(tmp_path: Path) -> None:
     node.check("c1")
     node.check("c1", **previous("10.5.0.2/29", "fd00::2/126", "192.0.2.1/24"))
     node.add("c2")
-    error = refused(5, node.check, "c1", **previous("10.5.0.3/29", "fd00::2/126", "10.5.0.5/29"))
+    error = refused(106, node.check, "c1", **previous("10.5.0.3/29", "fd00::2/126", "10.5.0.5/29"))
     assert error.msg.split("; ") == [
         "address 10.5.0.3 of prevResult is leased to c2 eth0",
         "address 10.5.0.5 of prevResult is not leased",
         "address 10.5.0.2 is leased to this attachment but not in prevResult",
     ]
-    nothing = refused(5, node.check, "c9")
+    nothing = refused(106, node.check, "c9")
     assert nothing.msg == "host-local: Failed to find address added by container c9"
-    refused(5, Node(tmp_path / "none").check, "c1")
+    refused(106, Node(tmp_path / "none").check, "c1")
     assert not (tmp_path / "none" / "networks").exists()
     refused(7, node.check, "c1", prevResult={"ips": "x"})
 
