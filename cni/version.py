@@ -38,7 +38,9 @@ _ALPHABETIC_INTERFACE = tuple(sorted(_INTERFACE_KEYS))
 
 def of_conf(conf: Mapping[str, Any]) -> str:
     """Return the conf's version; absent and empty mean 0.1.0."""
-    version = conf.get("cniVersion") or DEFAULT
+    version = conf.get("cniVersion")
+    if version is None or version == "":
+        return DEFAULT
     if not isinstance(version, str):
         raise CNIError(
             DECODING_FAILURE,

@@ -56,7 +56,7 @@ CASE_KEYS = {"why", "spec", "source", "plugin", "versions", "each", "needs", "la
 CASE_KEYS |= {"conf", "step"}
 GIVEN_KEYS = {"subnet_env", "files", "run", "pods", "plugins"}
 STEP_KEYS = {"verb", "run", "plugin", "pod", "pods", "cid", "ifname", "netns", "env", "conf"}
-STEP_KEYS |= {"stdin", "prev", "valid", "expect", "versions", "background"}
+STEP_KEYS |= {"stdin", "prev", "amend", "valid", "expect", "versions", "background"}
 EXPECT_KEYS = {"status", "result", "stdout", "stderr", "error", "host", "pod", "rules", "files"}
 EXPECT_KEYS |= {"unchanged", "clean", "distinct", "seconds"}
 

@@ -10,12 +10,13 @@
 
 A step's `verb` is called for `pod` "a", container ID `cid-a` and `eth0` unless it says otherwise, with
 `prev` the result of the last ADD of that attachment where a runtime would send it (CHECK; DEL from
-0.4.0 on), or of a named step, or "absent". `stdin` replaces the conf: text, or a list of text, [text,
+0.4.0 on), or of a named step, or "absent", `amend`ed at some places. `stdin` replaces the conf: text, or a list of text, [text,
 times] and {hex = ".."}. With `pods`, the verb is called for all of them at the same time.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -52,15 +53,17 @@ class Play:
         self.instance = instance
         self.failures: list[str] = []
         self.calls: list[Call] = []
-        self.seen: dict[str, Any] = {}  # step1, step2...: for same-as
+        self.seen: dict[str, Any] = {"asked": instance.version}  # and step1, step2...: for same-as
         self.results: dict[tuple[str, str], dict[str, Any]] = {}  # (cid, ifname) -> raw ADD result
         self.background: list[subprocess.Popen[bytes]] = []
 
     def run(self) -> None:
         """Run all steps; stops at the first whose expectations fail."""
         make_given(self.world, self.instance)
-        self.start = self.world.state()
-        for position, step in enumerate(self.instance.case.steps, 1):
+        steps = self.instance.case.steps
+        cleaning = any(step.get("expect", {}).get("clean") for step in steps)
+        self.start = self.world.state() if cleaning else {}
+        for position, step in enumerate(steps, 1):
             if self.instance.version not in step.get("versions", [self.instance.version]):
                 continue
             lines = self._step(step, f"step{position}")
@@ -93,7 +96,8 @@ class Play:
         return lines or self._state(expect, name, pods[-1], before)
 
     def _shell(self, step: dict[str, Any], name: str, expect: dict[str, Any]) -> list[str]:
-        argv = ["sh", "-ec", step["run"]]
+        program = self.world.program(self.instance.plugin)
+        argv = ["env", f"PLUGIN={program}", "sh", "-ec", step["run"]]
         if step.get("background"):
             nothing = subprocess.DEVNULL
             self.background.append(self.world.popen(argv, stdin=nothing, stdout=nothing))
@@ -151,7 +155,7 @@ class Play:
             ]
         previous = self._previous(step, verb, environ)
         if previous is not None:
-            conf["prevResult"] = previous
+            conf["prevResult"] = amended(previous, step.get("amend", {}))
         return json.dumps(conf).encode()
 
     def _previous(
@@ -186,14 +190,15 @@ class Play:
         document = view["stdout"]
         wanted = step.get("expect", {})
         if outcome.status == 0:
-            if wanted.get("status", 1 if "error" in wanted else 0) == 0:
+            if wanted.get("status", 1 if "error" in wanted else 0) in (0, "any"):
                 lines += results.rules(step["verb"], document, self.instance.version, step)
             if step["verb"] == "ADD" and isinstance(document, dict):
                 view["result"] = results.neutral(document)
                 self.results[call.environ["CNI_CONTAINERID"], call.environ["CNI_IFNAME"]] = document
         elif isinstance(document, dict):
             view["error"] = document
-        if outcome.status != wanted.get("status", 1 if "error" in wanted else 0):
+        status = wanted.get("status", 1 if "error" in wanted else 0)
+        if status not in (outcome.status, "any"):
             say = outcome.stdout.strip() or outcome.stderr.strip()[-300:]
             lines.append(f"exit status of pod {pod}: seen {outcome.status}: {say}")
         return view, lines
@@ -222,6 +227,15 @@ class Play:
             words = {call.environ.get("CNI_CONTAINERID", "") for call in self.calls} - {""}
             lines += [f"left: {line}" for line in remains(self.start, state, words)]
         return lines
+
+
+def amended(result: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Give a result as a later plugin of the chain would have it: {"interfaces.2.mac" = ..}."""
+    changed = copy.deepcopy(result)
+    for path, value in changes.items():
+        way, _, key = path.rpartition(".")
+        dig(changed, way)[key] = value
+    return changed
 
 
 def answers_of(expect: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ Knows nothing of the lease files' format. Only OSError comes out; callers treat 
 
 from __future__ import annotations
 
+import errno
 import os
 
 TYPE_CHECKING = False
@@ -86,11 +87,13 @@ class Index:
         os.utime(self.path, ns=(mtime_ns, mtime_ns - SHIFT_NS))
 
     def read(self, owner: Owner) -> Entry | None:
-        """Return the entry of an attachment."""
+        """Return the entry of an attachment; OSError when it cannot be known if there is one."""
         try:
             target = os.readlink(f"{self.path}/{_name(owner)}")
-        except OSError:
-            return None
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.EINVAL}:  # EINVAL: no symbolic link
+                return None
+            raise
         return _entry(target)
 
     def write(self, owner: Owner, entry: Entry) -> None:

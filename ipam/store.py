@@ -222,10 +222,13 @@ class Store:
             self._owners = self._walk()
             if not self._current and self._lock_fd != _NO_LOCK:
                 self._rebuild(self._owners)
-        if self._owners is not None:
-            return self._owners.get(owner, [])
-        entry = self.index.read(owner)
-        return entry.addresses if entry else []
+        if self._owners is None:
+            try:
+                entry = self.index.read(owner)
+                return entry.addresses if entry else []
+            except OSError:
+                self._owners = self._walk()
+        return self._owners.get(owner, [])
 
     def _walk(self) -> dict[Owner, list[str]]:
         """Read every file of the directory and sort the leases by owner."""

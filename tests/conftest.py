@@ -39,4 +39,4 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     count = skipped(terminalreporter)
     if count:
         verdict = "in CI that is a failure" if IN_CI else "in CI that would be a failure"
-        terminalreporter.write_line(f"{count} skipped (reasons above): {verdict}", yellow=True)
+        terminalreporter.write_line(f"{count} skipped: {verdict}", yellow=True)

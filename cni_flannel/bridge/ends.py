@@ -66,8 +66,10 @@ class Ends:
         if alone:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
-            except BaseException:
+            except BaseException as error:
                 os.close(fd)
+                if isinstance(error, OSError):
+                    raise refused(error) from error
                 raise
         return cls(fd)
 
@@ -108,13 +110,14 @@ class Ends:
         """The ifindex of a link of the pod; NetlinkError ENODEV if there is none."""
         return _index(self.pod, name)
 
-    def drop(self, message: Message) -> bool:
-        """Carry out a removal on the host; False if what it removes was gone already."""
+    def drop(self, *removals: Message) -> bool:
+        """Carry out removals on the host, in one send; False if one was gone already."""
         try:
-            self.host.execute(message)
+            self.host.execute(*removals)
         except NetlinkError as error:
-            if error.errno not in _GONE:
-                raise
+            for refusal in (error, *error.also):
+                if refusal.errno not in _GONE:
+                    raise refusal from None
             return False
         return True
 

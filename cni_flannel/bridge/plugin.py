@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ABOUT = "CNI plugin bridge (cni-flannel)"
 HOST_LOCAL = "host-local"
 _ATTEMPTS = 3
+_HURRY_S = 1
 
 
 def cmd_add(args: Args) -> dict[str, Any]:
@@ -48,8 +49,10 @@ def cmd_add(args: Args) -> dict[str, Any]:
             return _attach(args, conf, ends, name, l3.complete(conf, result))
         except BaseException as error:
             # A plugin that failed has taken its leases back; one that was interrupted may not.
-            if leased or isinstance(error, Interrupted):
+            if leased:
                 _release(args, conf)
+            elif isinstance(error, Interrupted):
+                _release(_hurried(args, conf), conf)
             raise
 
 
@@ -122,6 +125,18 @@ def _forget_killed(args: Args, conf: BridgeConf, ends: Ends, attachment: Attachm
     _release(args, conf)
     if conf.ip_masq:
         removal.remove_masquerade(args, ends, attachment, [])
+
+
+def _hurried(args: Args, conf: BridgeConf) -> Args:
+    """The same call with little patience for the leases' lock.
+
+    An ADD that was interrupted may have waited for it: then there is no lease yet, and nobody
+    waits for an answer any more.
+    """
+    if conf.ipam_type != HOST_LOCAL:
+        return args
+    ipam_conf = {**args.conf["ipam"], "lockTimeout": _HURRY_S}
+    return args.replaced(conf={**args.conf, "ipam": ipam_conf})
 
 
 def _release(args: Args, conf: BridgeConf) -> None:

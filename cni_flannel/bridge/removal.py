@@ -67,10 +67,7 @@ def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
     with Ends.surviving(args.netns) as ends:
         addresses = _addresses_of_result(args)
         attempts.run(_remove_link, ends, attachment, conf.bridge, addresses)
-        link_is_gone = attempts.clean
-        # Before the lease goes: then the next pod may have the address, and entries of its own.
-        attempts.run(_forget_neighbours, ends, conf.bridge, addresses)
-        if ipam is not None and link_is_gone:
+        if ipam is not None and attempts.clean:
             attempts.run(ipam.cmd_del, args)
         if conf.ip_masq:
             attempts.run(remove_masquerade, args, ends, attachment, addresses)
@@ -82,7 +79,9 @@ def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
 def _remove_link(ends: Ends, attachment: Attachment, bridge: str, addresses: list[Prefix]) -> None:
     """Delete the veth pair by the host's end; by the pod's if the Go plugin made it.
 
-    ``addresses`` gets those that the pod's end had.
+    The bridge's neighbour entries go with it, in the same send: a DEL that is killed leaves both
+    or neither, and before the lease goes, since then the next pod may have the address and an
+    entry of its own.  ``addresses`` gets those that the pod's end had.
     """
     host_link, _ = links.find(ends.host, attachment)
     pod_link: Link | None = None
@@ -96,12 +95,19 @@ def _remove_link(ends: Ends, attachment: Attachment, bridge: str, addresses: lis
         found = ends.pod.addresses(pod_link.index)
         there = [one.prefix for one in found if one.scope == rtnl.RT_SCOPE_UNIVERSE]
         if host_link is None and addresses and there and not set(there) & set(addresses):
-            return  # the earlier result names other addresses: another container's link
-        addresses += [prefix for prefix in there if prefix not in addresses]
+            pod_link = None  # the earlier result names other addresses: another container's link
+        else:
+            addresses += [prefix for prefix in there if prefix not in addresses]
+    removals = []
     if host_link is not None:
-        ends.drop(rtnl.del_link(host_link.index))
+        removals.append(rtnl.del_link(host_link.index))
     elif pod_link is not None:
-        ends.drop(rtnl.del_link(pod_link.link))
+        removals.append(rtnl.del_link(pod_link.link))
+    master = ends.host.get_link(bridge) if addresses else None
+    if master is not None:
+        removals += [rtnl.del_neighbour(master.index, prefix.address) for prefix in addresses]
+    if removals:
+        ends.drop(*removals)
 
 
 def _addresses_of_result(args: Args) -> list[Prefix]:
@@ -112,14 +118,6 @@ def _addresses_of_result(args: Args) -> list[Prefix]:
     except (CNIError, ValueError) as error:
         args.note(f"DEL goes on without prevResult, which cannot be read: {error}")
         return []
-
-
-def _forget_neighbours(ends: Ends, bridge: str, addresses: list[Prefix]) -> None:
-    """Drop the bridge's neighbour entries, so that the next pod with an address is found."""
-    link = ends.host.get_link(bridge) if addresses else None
-    if link is not None:
-        for prefix in addresses:
-            ends.drop(rtnl.del_neighbour(link.index, prefix.address))
 
 
 def _stop_mac_check(args: Args, attachment: Attachment) -> None:

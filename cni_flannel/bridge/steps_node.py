@@ -97,9 +97,9 @@ class AddGatewayVeth(Step):
 
     def describe(self) -> list[str]:
         mtu = f" mtu {self.mtu}" if self.mtu else ""
+        pair = f"{self.port} up{mtu} master {self.bridge} type veth peer name {self.holder}"
         return [
-            f"ip link add {self.port} up{mtu} master {self.bridge} "
-            f"type veth peer name {self.holder}",
+            f"ip link add {pair}",
             f"ip link set {self.holder} up",
         ]
 

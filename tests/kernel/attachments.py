@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 STATE = "/var/lib/cni/flannel"
 LEASES = "/var/lib/cni/networks"
+LAST_RESERVED = "cni/networks/cbr0/last_reserved_ip.0"  # as `snapshot` names it
 SUBNET_ENV = "/run/flannel/subnet.env"
 
 # kube-flannel.yml's own delegate, in a version that has every verb
@@ -142,25 +143,38 @@ def remains(node: Node) -> dict[str, Any]:
 
 def snapshot(node: Node, pod: str | None = None) -> dict[str, Any]:
     """Return everything that a call which fails must leave as it was."""
-    places = [None] if pod is None else [None, pod]
+    places = [""] if pod is None else ["", f"-n {pod}"]
+    queries = ("-d address", "-4 route show table all", "-6 route show table all")
+    commands = [f"ip {place} -j {query}; echo" for place in places for query in queries]
+    told = node.run(["sh", "-c", "; ".join(commands)]).stdout.split("\n")
+    found = iter([json.loads(line) for line in told if line])
     return {
-        "links": [_links(node, place) for place in places],
-        "addresses": [node.addresses(place) for place in places],
-        "routes": [
-            sorted(f"{route['dst']} {route.get('gateway')} {route['dev']}" for route in found)
-            for place in places
-            for found in (node.routes(place), node.routes(place, family=6))
-        ],
+        "links": [_links_and_routes(next(found), next(found), next(found)) for _ in places],
         "rules": rules(node),
         "files": _files(node),
     }
 
 
-def _links(node: Node, pod: str | None) -> dict[str, list[Any]]:
+def _links_and_routes(
+    links: list[dict[str, Any]], routes4: list[dict[str, Any]], routes6: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Keep of what ip(8) tells the parts that do not change by themselves."""
     keys = ("ifindex", "mtu", "address", "master", "ifalias")
     return {
-        name: [*(link.get(key) for key in keys), "UP" in link["flags"]]
-        for name, link in node.links(pod).items()
+        "links": {
+            link["ifname"]: [
+                *(link.get(key) for key in keys),
+                "UP" in link["flags"],
+                sorted(one["local"] for one in link["addr_info"] if one.get("scope") == "global"),
+            ]
+            for link in links
+            if link
+        },
+        "routes": sorted(
+            f"{route['dst']} {route.get('gateway')} {route.get('dev')}"
+            for route in [*routes4, *routes6]
+            if not route["dst"].startswith(("fe80:", "ff00:"))
+        ),
     }
 
 
@@ -168,6 +182,33 @@ def _files(node: Node) -> dict[str, bytes]:
     """Return all files; an empty lock, and a directory, are no change."""
     found = {**node.files("/run"), **node.files("/var/lib")}
     return {name: content for name, content in found.items() if not name.endswith("/lock")}
+
+
+def refused(
+    node: Node, command: str = "ADD", conf: Any = CONF, pod: str = "a", **options: Any
+) -> dict[str, Any]:
+    """Call; expect exit status 1, exactly one error on stdout and a node that is as before.
+
+    The round of addresses may have gone on: a lease was made and taken back.
+    """
+    before = snapshot(node, "a")
+    done = call(node, command, pod, conf=conf, **options)
+    check_error(done)
+    after = snapshot(node, "a")
+    before["files"][LAST_RESERVED] = after["files"].get(LAST_RESERVED)
+    assert after == before
+    return done.error
+
+
+def check_error(done: Outcome) -> None:
+    """One JSON object with code and message on stdout, no traceback on stderr."""
+    assert done.status == 1, done
+    assert "Traceback" not in done.stderr
+    error = done.error
+    assert set(error) <= {"cniVersion", "code", "msg", "details"}
+    assert isinstance(error["code"], int)
+    assert error["msg"]
+    assert error["code"] != 100, error  # a bug of ours
 
 
 def keep_carrier(node: Node) -> None:

@@ -19,11 +19,11 @@ from tests.kernel.attachments import (
     leases,
     locked,
     ping,
+    refused,
     remains,
     states,
     until,
 )
-from tests.kernel.test_bad_input import refused
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Node
@@ -114,7 +114,7 @@ def test_subnet_file_is_a_directory(node: Node) -> None:
     assert "/run/flannel" in error["msg"]
 
 
-# ----------------------------------------------------------------------------------- broken files
+# ------------------------------------------------------------------------------------- broken files
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_corrupt_state_does_not_keep_del_from_working(node: Node, content: bytes
         assert remains(node).keys() <= {"neighbours"}
 
 
-# -------------------------------------------------------------------------------------- the lock
+# ----------------------------------------------------------------------------------------- the lock
 
 SHORT = conf_with(ipam={"lockTimeout": 0.2})
 
@@ -170,7 +170,7 @@ def test_lock_held_by_a_stopped_process(node: Node, command: str) -> None:
         error = call(node, command, pod, conf=SHORT).error
         assert error["code"] == 11
         assert f"{POOL}/lock" in error["msg"]
-        assert f"process {holder.pid} (flock, stopped)" in error["msg"]
+        assert f"process {holder.pid} (sleep, stopped)" in error["msg"]
         holder.send_signal(signal.SIGCONT)
     assert call(node, command, pod, conf=SHORT).status == 0
     if command == "ADD":

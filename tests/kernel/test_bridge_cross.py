@@ -79,8 +79,8 @@ def test_both_kinds_of_pods_share_a_bridge_and_reach_each_other(node: Node) -> N
     second = attach(node, CONF, 2)
     third = attach(node, CONF, 3, plugin=GO_BRIDGE)
     assert len({result["interfaces"][0]["mac"] for result in (first, second, third)}) == 1
-    node.pod_run("p2", ["ping", "-c1", "-W2", "10.88.1.2"])
-    node.pod_run("p3", ["ping", "-c1", "-W2", "fd00:88::3"])
+    node.pod_run("p2", ["ping", "-c2", "-i0.2", "-W5", "10.88.1.2"])
+    node.pod_run("p3", ["ping", "-c2", "-i0.2", "-W5", "fd00:88::3"])
 
 
 def test_del_of_ours_leaves_go_s_neighbour_pod_alone(node: Node) -> None:
@@ -88,7 +88,7 @@ def test_del_of_ours_leaves_go_s_neighbour_pod_alone(node: Node) -> None:
     attach(node, CONF, 2)
     delete(node, CONF, 2)
     assert leases(node) == ["10.88.1.2", "fd00:88::2"]
-    node.pod_run("p1", ["ping", "-c1", "-W2", "10.88.1.1"])
+    node.pod_run("p1", ["ping", "-c2", "-i0.2", "-W5", "10.88.1.1"])
 
 
 def test_a_bridge_of_go_s_gets_no_second_address(node: Node) -> None:
@@ -114,13 +114,13 @@ def test_an_address_that_go_s_pod_had_is_found_at_its_new_pod(node: Node) -> Non
     conf = make_conf(cniVersion="1.0.0", ipam={"type": "static"})
     conf["ipam"]["addresses"] = [{"address": "10.88.1.9/24", "gateway": "10.88.1.1"}]
     attach(node, conf, 1, plugin=GO_BRIDGE)
-    node.run(["ping", "-c1", "-W2", "10.88.1.9"])
+    node.run(["ping", "-c2", "-i0.2", "-W5", "10.88.1.9"])
     (before,) = neighbours(node)
     node.del_pod("p1")
     result = attach(node, conf, 2)
     (after,) = neighbours(node)
     assert after["lladdr"] == result["interfaces"][2]["mac"] != before["lladdr"]
-    node.run(["ping", "-c1", "-W1", "10.88.1.9"])
+    node.run(["ping", "-c1", "-W3", "10.88.1.9"])
 
 
 def test_a_second_add_over_go_s_attachment_is_refused_and_changes_nothing(node: Node) -> None:

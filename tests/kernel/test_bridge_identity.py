@@ -126,7 +126,7 @@ def test_the_new_pod_answers_the_first_packet(node: Node) -> None:
     wrong_neighbours(node, "10.88.1.3", "fd00:88::3")
     attach(node, DUAL, 2)
     for address in ("10.88.1.3", "fd00:88::3"):
-        node.run(["ping", "-c1", "-W1", address])
+        node.run(["ping", "-c1", "-W3", address])
 
 
 def test_a_neighbour_entry_does_not_become_permanent(node: Node) -> None:

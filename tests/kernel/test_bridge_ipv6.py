@@ -67,9 +67,18 @@ def test_no_address_is_tentative_when_add_returns(node: Node) -> None:
 
 def test_the_first_packets_of_the_first_pod_are_answered(node: Node) -> None:
     attach(node, DUAL)
-    node.pod_run("p1", ["ping", "-c1", "-W1", "fd00:88::1"])
-    node.run(["ping", "-c1", "-W1", "fd00:88::2"])
-    node.pod_run("p1", ["ping", "-c1", "-W1", "10.88.1.1"])
+    node.pod_run("p1", ["ping", "-c1", "-W3", "fd00:88::1"])
+    node.run(["ping", "-c1", "-W3", "fd00:88::2"])
+    node.pod_run("p1", ["ping", "-c1", "-W3", "10.88.1.1"])
+
+
+def test_enabledad_lets_the_kernel_look_for_duplicates(node: Node) -> None:
+    attach(node, {**DUAL, "enabledad": True})
+    switches = [f"net/ipv6/conf/eth0/{name}" for name in ("accept_dad", "enhanced_dad")]
+    assert [sysctl(node, switch, "p1") for switch in switches] == ["1", "1"]
+    (found,) = node.ip("address", "show", "dev", "eth0", pod="p1")
+    (address,) = [one for one in found["addr_info"] if one["local"].startswith("fd00:88:")]
+    assert "nodad" not in address
 
 
 def test_a_pod_whose_namespace_has_ipv6_off_gets_it_for_its_address(node: Node) -> None:
@@ -77,7 +86,7 @@ def test_a_pod_whose_namespace_has_ipv6_off_gets_it_for_its_address(node: Node) 
     for name in ("all", "default"):
         set_sysctl(node, f"net/ipv6/conf/{name}/disable_ipv6", "1", "p1")
     attach(node, DUAL)
-    node.pod_run("p1", ["ping", "-c1", "-W1", "fd00:88::1"])
+    node.pod_run("p1", ["ping", "-c1", "-W3", "fd00:88::1"])
 
 
 def test_an_address_outlives_the_link_going_down(node: Node) -> None:
@@ -143,7 +152,7 @@ def test_an_ipv4_pod_leaves_ipv6_forwarding_and_uplinks_alone(node: Node) -> Non
 def assert_ipv4_works(node: Node) -> None:
     conf = make_conf(isDefaultGateway=True, ipMasq=True)
     result = attach(node, conf)
-    node.pod_run("p1", ["ping", "-c1", "-W1", "10.88.1.1"])
+    node.pod_run("p1", ["ping", "-c1", "-W3", "10.88.1.1"])
     outcome = check(node, conf, result)
     assert outcome.status == 0, outcome
     delete(node, conf)
@@ -175,6 +184,6 @@ def test_ipv6_alone(node: Node) -> None:
     conf = make_conf(isDefaultGateway=True, ipMasq=True, ipam=host_local(SUBNET6))
     attach(node, conf)
     assert node.addresses()["cni0"] == [GATEWAY6]
-    node.pod_run("p1", ["ping", "-c1", "-W1", "fd00:88::1"])
+    node.pod_run("p1", ["ping", "-c1", "-W3", "fd00:88::1"])
     delete(node, conf)
     assert traces(node) == []

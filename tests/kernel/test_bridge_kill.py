@@ -168,7 +168,7 @@ def test_after_a_kill_of_add_the_next_call_succeeds(node: Node, syscalls: str, a
             attach(node, conf)
             jumps = [trace for trace in traces(node) if trace.startswith("rule -A POSTROUTING")]
             assert len(jumps) == 1, (nth, jumps)
-            node.pod_run("p1", ["ping", "-c1", "-W2", "10.88.1.1"])
+            node.pod_run("p1", ["ping", "-c2", "-i0.2", "-W5", "10.88.1.1"])
         delete(node, conf)
         assert traces(node) == [], nth
         assert set(node.links("p1")) == {"lo"}, nth

@@ -33,7 +33,7 @@ OTHER_SUBNET, OTHER_GATEWAY = "10.88.2.0/24", "10.88.2.1/24"
 
 
 def reaches_gateway(node: Node, pod: str) -> bool:
-    return node.pod_run(pod, ["ping", "-c1", "-W2", "10.88.1.1"], check=False).status == 0
+    return node.pod_run(pod, ["ping", "-c2", "-i0.2", "-W5", "10.88.1.1"], check=False).status == 0
 
 
 # ------------------------------------------------------------------------------------------ repairs

@@ -51,7 +51,7 @@ def assert_nothing_is_left(node: Node, pod: str = "p1") -> None:
 
 def assert_add_works_now(node: Node, conf: dict[str, Any]) -> None:
     attach(node, conf)
-    node.pod_run("p1", ["ping", "-c1", "-W2", "10.88.1.1"])
+    node.pod_run("p1", ["ping", "-c2", "-i0.2", "-W5", "10.88.1.1"])
 
 
 # ------------------------------------------------------------------------------- the kernel says no
@@ -216,7 +216,7 @@ def test_a_failure_after_the_rules_takes_them_back_and_leaves_others(node: Node)
     routes = [{"dst": "10.99.0.0/16", "gw": "192.168.77.1"}]
     add(node, make_conf(**{**EVERYTHING, "ipam": host_local(SUBNET, routes=routes)}))
     assert rules(node) == before
-    node.pod_run("p2", ["ping", "-c1", "-W2", "10.88.1.1"])
+    node.pod_run("p2", ["ping", "-c2", "-i0.2", "-W5", "10.88.1.1"])
 
 
 # ------------------------------------------------------------------------------ nothing to undo yet

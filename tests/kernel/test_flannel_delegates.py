@@ -35,7 +35,7 @@ def _subnet(node: Node) -> None:
     node.write_subnet_env()
 
 
-# -------------------------------------------------------------------------------- Debian's plugins
+# --------------------------------------------------------------------------------- Debian's plugins
 
 
 @needs_go
@@ -107,7 +107,7 @@ def test_add_that_ptp_refuses_leaves_nothing(node: Node) -> None:
     assert remains(node) == {}
 
 
-# -------------------------------------------------------------- what the delegate is told and says
+# --------------------------------------------------------------- what the delegate is told and says
 
 RECORDS = """
 cat >/run/stdin.$CNI_COMMAND
@@ -225,7 +225,7 @@ def test_delegates_result_of_another_shape_is_refused(node: Node, version: str) 
         assert done.error["code"] == 105
 
 
-# -------------------------------------------------------------------------------- and their errors
+# --------------------------------------------------------------------------------- and their errors
 
 FAILS = """
 cat >/dev/null

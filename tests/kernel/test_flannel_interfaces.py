@@ -51,7 +51,7 @@ def attach_twice(node: Node) -> None:
         add(node, conf=CONFS[ifname], ifname=ifname).result  # noqa: B018 - it must have succeeded
 
 
-# ------------------------------------------------------------------------ two on the same network
+# -------------------------------------------------------------------------- two on the same network
 
 
 def test_each_interface_has_its_lease_and_its_state(node: Node) -> None:

@@ -135,7 +135,7 @@ def test_exhausted_pool_leaves_no_veth(node: Node, full: list[str]) -> None:
     assert set(node.links()) == before
 
 
-# ---------------------------------------------------------------------------------- the executable
+# ----------------------------------------------------------------------------------- the executable
 
 
 def local(node: Node, command: str, container_id: str = "c1", **changes: Any) -> Outcome:

@@ -93,7 +93,7 @@ def test_64_pods_on_two_networks(node: Node) -> None:
     assert len(leases(node, "blue")) == len([n for n in living if n % 2 == 0])
     for number in living[:2]:
         gateway = results[number]["ips"][0]["gateway"]
-        node.pod_run(f"p{number}", ["ping", "-c1", "-W2", gateway])
+        node.pod_run(f"p{number}", ["ping", "-c2", "-i0.2", "-W5", gateway])
     for outcome in at_once(lambda n: call(node, "DEL", conf_of(n), n), numbers, 64):
         assert outcome.status == 0, outcome
     assert_nothing_is_left(node, numbers)
@@ -157,7 +157,7 @@ def test_a_bridge_deleted_in_the_middle_is_made_again(node: Node) -> None:
         assert set(node.links(f"p{n}")) == {"lo"}
     node.run(["ip", "link", "del", "red0"], check=False)
     attach(node, RED, 99)
-    node.pod_run("p99", ["ping", "-c1", "-W2", "10.61.0.1"])
+    node.pod_run("p99", ["ping", "-c2", "-i0.2", "-W5", "10.61.0.1"])
     for n in (*numbers, 99):
         delete(node, RED, n)
     assert_nothing_is_left(node, numbers)
