@@ -61,7 +61,7 @@ def run(plugin: Any, about: str) -> NoReturn:
         _catch_signals()
         environ = _environment()
         if environ.get("CNI_COMMAND"):
-            status, output = _call(plugin, environ, _read_stdin, _note)
+            status, output = _call(plugin, environ, _stdin_reader(environ), _note)
         else:
             status = _introduce(about, sys.argv[1:])
         _ignore_signals()
@@ -97,7 +97,9 @@ def _call(
     try:
         command = validate.environment(environ)
         if command == "VERSION":
-            return 0, _version_document()
+            from cni import probe  # no pod waits for VERSION
+
+            return 0, probe.answer(read_stdin())
         conf.update(_parse_conf(read_stdin()))
         return 0, _dispatch(plugin, _args(command, conf, environ, note))
     except (Exception, Interrupted) as error:  # noqa: BLE001 - every failure becomes its JSON
@@ -169,17 +171,12 @@ def _result_document(plugin: Any, args: Args, result: dict[str, Any], wanted: st
     """Convert the result for the caller; one that cannot be told is undone again."""
     try:
         return dumps_pretty(version.convert(result, wanted)).encode()
-    except Exception:
+    except BaseException:
         try:
             plugin.cmd_del(args.replaced(command="DEL"))
         except Exception as error:  # noqa: BLE001 - the first failure is the one to report
             args.note(f"clean up after an ADD whose result cannot be written: {error}")
         raise
-
-
-def _version_document() -> bytes:
-    known = {"cniVersion": version.SUPPORTED[-1], "supportedVersions": list(version.SUPPORTED)}
-    return dumps(known).encode() + b"\n"
 
 
 def _error_document(error: CNIError, conf_version: str) -> bytes:
@@ -270,6 +267,14 @@ def _introduce(about: str, argv: list[str]) -> int:
     _note(f"unknown arguments: {' '.join(argv)}; a CNI plugin takes its call from CNI_COMMAND,")
     _note("CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH and the configuration on stdin")
     return 2
+
+
+def _stdin_reader(environ: dict[str, str]) -> Callable[[], bytes]:
+    if environ["CNI_COMMAND"] != "VERSION":
+        return _read_stdin
+    from cni import probe  # no pod waits for VERSION
+
+    return probe.glance
 
 
 def _read_stdin() -> bytes:

@@ -41,7 +41,9 @@ def rules(verb: str, document: Any, version: str, step: dict[str, Any]) -> list[
         supported = document.get("supportedVersions")
         return [] if supported else ["a version result has supportedVersions"]
     lines = []
-    if "stdin" not in step and document.get("cniVersion") != version:
+    if "stdin" in step or "cniVersion" in step.get("conf", {}):
+        version = str(document.get("cniVersion"))
+    if document.get("cniVersion") != version:
         lines.append(f"cniVersion of the result: expected {version}, seen {document.get('cniVersion')!r}")
     shape = {"ip4", "ip6"} if version in OLD else {"interfaces", "ips", "routes"}
     other = {"interfaces", "ips", "routes"} if version in OLD else {"ip4", "ip6"}

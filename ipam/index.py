@@ -29,6 +29,9 @@ SHIFT_NS = 1_000_000_000 * 1_000_000_000  # whole, even seconds: file systems ma
 _NAME_BYTES = 255  # NAME_MAX
 _TARGET_BYTES = 4095  # PATH_MAX without its NUL
 
+# No such file, nor a symbolic link, nor a name that one could have.
+_NO_ENTRY = (errno.ENOENT, errno.EINVAL, errno.ENAMETOOLONG)
+
 
 class Entry:
     """What the index says of one attachment; `netns_id` and `netns_path` may be empty."""
@@ -91,7 +94,7 @@ class Index:
         try:
             target = os.readlink(f"{self.path}/{_name(owner)}")
         except OSError as error:
-            if error.errno in {errno.ENOENT, errno.EINVAL}:  # EINVAL: no symbolic link
+            if error.errno in _NO_ENTRY:
                 return None
             raise
         return _entry(target)

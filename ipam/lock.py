@@ -24,7 +24,7 @@ def wait(fd: int, path: str, timeout_s: float) -> None:
     raise CNIError(
         TRY_AGAIN_LATER,
         f"waited {timeout_s:g} s for the lock {path}, which {holder(fd)} holds",
-        "if that process is stopped or hangs, continue or end it; "
+        "if that process is stopped or hangs, continue or end it; for a lock of leases "
         "ipam.lockTimeout says how many seconds to wait",
     )
 

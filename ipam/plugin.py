@@ -69,6 +69,22 @@ def cmd_del(args: Args) -> None:
         raise combine(what, [_failure(what, conf, failure) for failure in failures])
 
 
+def held(args: Args) -> list[Address]:
+    """The addresses leased to the attachment; none if that cannot be read.
+
+    For a DEL that nobody tells which addresses it is about.
+    """
+    conf = Conf(args.conf)
+    try:
+        store = Store.look(conf.data_dir, conf.name)
+        if store is None:
+            return []
+        with store:
+            return [address for owner in _owners(args) for address in store.held(owner)]
+    except OSError:
+        return []
+
+
 def cmd_check(args: Args) -> None:
     """Compare the attachment's leases with prevResult; every difference at once."""
     from ipam import verify

@@ -59,5 +59,10 @@ def code_of(name: str) -> "CodeType":
 gc.disable()  # a process of ten milliseconds gives its memory back as a whole
 sys.frozen = True  # type: ignore[attr-defined]
 sys.meta_path.insert(0, Modules)
+# A caller may have closed some of 0, 1 and 2. No file of ours may get such a number: a result would
+# be printed into it.
+while (spare := os.open("/dev/null", os.O_RDWR)) < 3:
+    pass
+os.close(spare)
 FILE = os.open(f"{sys._MEIPASS}/modules", os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[attr-defined]
 exec(code_of(ENTRY))  # ENTRY's code runs here, as __main__

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cni.types import Args
 
 BRIDGE = "cni0"
+HOST_LOCAL = "host-local"  # the IPAM plugin of this pair
 IPTABLES, NFTABLES = "iptables", "nftables"
 MAX_VLAN = 4094
 MIN_MTU, MAX_MTU = 68, 65535
@@ -111,7 +112,7 @@ class BridgeConf:
         self.port_isolation: bool = field(conf, "portIsolation", bool, False)
         self.keep_accept_ra: bool = field(conf, "keepAcceptRA", bool, False)
         self.dns: dict[str, Any] = field(conf, "dns", dict, {})
-        ipam: dict[str, Any] = field(conf, "ipam", dict, {})
+        ipam = wire.canonical(field(conf, "ipam", dict, {}), ("type",))
         self.ipam_type: str = field(ipam, "type", str, "")
         self.mac = requested_mac(args.cni_args, conf)
         _require_sense(self)

@@ -2,13 +2,12 @@
 
 Opened once per call and passed down.  The pod's handle keeps belonging to the pod's namespace,
 so no step but the writing of switches has to enter it.
-Imports: os, errno, fcntl, the protocol package, ``kernel``.
+Imports: os, errno, the protocol package, ``kernel``.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 
 from cni import errors
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from cni_flannel.kernel.nlmsg import Message
 
+ALONE_TIMEOUT_S = 10.0
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO)
 
 
@@ -53,7 +53,8 @@ class Ends:
 
         With ``alone`` wait until no other call has the namespace alone: what looks like a
         killed call's half of an attachment is then no living one's.  The lock is on the file of
-        the namespace (flock(2)) and ends with the process, however that ends.
+        the namespace (flock(2)) and ends with the process, however that ends.  CNIError 11 if it
+        does not come in ``ALONE_TIMEOUT_S``.
         """
         try:
             fd = netns.open(netns_path)
@@ -63,14 +64,12 @@ class Ends:
                 f'failed to open netns "{netns_path}": {error}',
                 "the container is gone or was never started: the runtime has to make a new one",
             ) from error
-        if alone:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            except BaseException as error:
-                os.close(fd)
-                if isinstance(error, OSError):
-                    raise refused(error) from error
-                raise
+        try:
+            if alone:
+                _lock(fd, netns_path)
+        except BaseException:
+            os.close(fd)
+            raise
         return cls(fd)
 
     @classmethod
@@ -141,6 +140,16 @@ class Ends:
         self.close()
         if isinstance(error, OSError):
             raise refused(error) from error
+
+
+def _lock(fd: int, path: str) -> None:
+    try:
+        if not netns.try_lock(fd):
+            from ipam import lock  # only when another call is at work in the same pod
+
+            lock.wait(fd, path, ALONE_TIMEOUT_S)
+    except OSError as error:
+        raise refused(error) from error
 
 
 def refused(error: OSError) -> CNIError:

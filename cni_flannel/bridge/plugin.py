@@ -2,63 +2,36 @@
 
 The verbs as plain functions: ``cmd_add(args) -> result`` and its siblings change nothing of
 the process.  ``flannel`` calls them with the configuration it renders; under the name
-``bridge`` they are a plugin by themselves, conf by conf like Go's.
-Imports: the parts of this package, ``ipam``, the protocol package.
+``bridge`` they are a plugin by themselves, conf by conf like Go's.  Each verb imports what it
+needs when it is called: no call pays for the others.
+Imports: this package's configuration, ``ipam``.
 """
 
 from __future__ import annotations
 
-from cni.attachment import Attachment
-from cni.errors import ADDRESS_TAKEN, KERNEL_REFUSED, CNIError, Interrupted
 from cni_flannel.bridge import conf as bridge_conf
-from cni_flannel.bridge import layer3 as l3
-from cni_flannel.bridge import links, node, plan, steps
-from cni_flannel.bridge.ends import Ends, random_mac
-from cni_flannel.bridge.steps_rules import CheckSourceMAC, Masquerade
 from ipam import plugin as host_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from cni.types import Args, Plugin
-    from cni_flannel.bridge.conf import BridgeConf
-    from cni_flannel.bridge.layer3 import Layer3
-    from cni_flannel.kernel.link import Link
 
 ABOUT = "CNI plugin bridge (cni-flannel)"
-HOST_LOCAL = "host-local"
-_ATTEMPTS = 3
-_HURRY_S = 1
 
 
 def cmd_add(args: Args) -> dict[str, Any]:
     """Attach the container; the result in the shape of 1.1.0.  On failure nothing is left."""
+    from cni_flannel.bridge import addition
+
     conf = bridge_conf.parse(args)
-    attachment = Attachment(conf.name, args.container_id, args.ifname)
-    with Ends.both(args.netns, alone=True) as ends:
-        name, cleared = links.make_room(ends, attachment)
-        if cleared:
-            args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
-            _forget_killed(args, conf, ends, attachment)
-        leased = False
-        try:
-            result = _allocate(args, conf, ends, attachment)
-            leased = True
-            return _attach(args, conf, ends, name, l3.complete(conf, result))
-        except BaseException as error:
-            # A plugin that failed has taken its leases back; one that was interrupted may not.
-            if leased:
-                _release(args, conf)
-            elif isinstance(error, Interrupted):
-                _release(_hurried(args, conf), conf)
-            raise
+    return addition.add(args, conf, ipam(conf.ipam_type))
 
 
 def cmd_del(args: Args) -> None:
     """Detach the container; whatever is gone already is fine."""
-    from cni_flannel.bridge import removal  # ADD does not pay for the other verbs
+    from cni_flannel.bridge import removal
 
     conf = bridge_conf.parse_for_removal(args)
     removal.remove(args, conf, ipam(conf.ipam_type))
@@ -66,7 +39,7 @@ def cmd_del(args: Args) -> None:
 
 def cmd_check(args: Args) -> None:
     """Compare the attachment with its result and the kernel; CNIError 106 lists what differs."""
-    from cni_flannel.bridge import verify  # ADD does not pay for the other verbs
+    from cni_flannel.bridge import verify
 
     conf = bridge_conf.parse(args)
     verify.check(args, conf, ipam(conf.ipam_type))
@@ -74,7 +47,7 @@ def cmd_check(args: Args) -> None:
 
 def cmd_gc(args: Args) -> None:
     """Remove what belongs to attachments that the runtime does not list."""
-    from cni_flannel.bridge import removal  # ADD does not pay for the other verbs
+    from cni_flannel.bridge import removal
 
     conf = bridge_conf.parse_for_removal(args)
     removal.collect(args, conf, ipam(conf.ipam_type))
@@ -82,7 +55,7 @@ def cmd_gc(args: Args) -> None:
 
 def cmd_status(args: Args) -> None:
     """CNIError 50 if an ADD would fail now."""
-    from cni_flannel.bridge import readiness  # ADD does not pay for the other verbs
+    from cni_flannel.bridge import readiness
 
     conf = bridge_conf.parse(args)
     readiness.require(args, conf, ipam(conf.ipam_type))
@@ -92,103 +65,8 @@ def ipam(kind: str) -> Plugin | None:
     """The IPAM plugin of that type: ours in this process, any other as an executable."""
     if not kind:
         return None
-    if kind == HOST_LOCAL:
+    if kind == bridge_conf.HOST_LOCAL:
         return host_local
     from cni import invoke  # only foreign plugins are executed
 
     return invoke.Foreign(kind)
-
-
-def _allocate(
-    args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment
-) -> Mapping[str, Any] | None:
-    """Get addresses.  A lease that a killed ADD of this attachment left is released first.
-
-    ``links.make_room`` has seen that the attachment has no link, so such a lease is nobody's.
-    """
-    plugin = ipam(conf.ipam_type)
-    if plugin is None:
-        return None
-    try:
-        return plugin.cmd_add(args)
-    except CNIError as error:
-        if error.code != ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
-            raise
-        _forget_killed(args, conf, ends, attachment)
-        return plugin.cmd_add(args)
-
-
-def _forget_killed(args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment) -> None:
-    """Take back the lease and the rules of a killed ADD: the next one gets another address."""
-    from cni_flannel.bridge import removal  # hardly any ADD follows a killed one
-
-    _release(args, conf)
-    if conf.ip_masq:
-        removal.remove_masquerade(args, ends, attachment, [])
-
-
-def _hurried(args: Args, conf: BridgeConf) -> Args:
-    """The same call with little patience for the leases' lock.
-
-    An ADD that was interrupted may have waited for it: then there is no lease yet, and nobody
-    waits for an answer any more.
-    """
-    if conf.ipam_type != HOST_LOCAL:
-        return args
-    ipam_conf = {**args.conf["ipam"], "lockTimeout": _HURRY_S}
-    return args.replaced(conf={**args.conf, "ipam": ipam_conf})
-
-
-def _release(args: Args, conf: BridgeConf) -> None:
-    plugin = ipam(conf.ipam_type)
-    if plugin is None:
-        return
-    try:
-        plugin.cmd_del(args)
-    except CNIError as error:
-        args.note(f"could not roll back the lease of {args.container_id}: {error}")
-
-
-def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3) -> dict[str, Any]:
-    """Make the attachment.  Its result is ready before: nothing can fail after the last step."""
-    bridge = _prepare(args, conf, ends, layer3)
-    macs = random_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
-    interfaces = plan.interfaces(conf, args, bridge, name=name, macs=macs)
-    if conf.vlan and conf.is_gateway:
-        interfaces += _vlan_interface(ends, conf.gateway_holder)
-    attachment = Attachment(conf.name, args.container_id, args.ifname)
-    todo: list[steps.Step] = []
-    if conf.ip_masq and layer3.addresses:
-        backend = conf.ip_masq_backend or None
-        todo.append(Masquerade(attachment, layer3.addresses, backend, args.environ))
-    if conf.macspoofchk:
-        todo.append(CheckSourceMAC(attachment, name, macs[1], args.environ))
-    todo += plan.attach(conf, attachment, layer3, bridge, name=name, macs=macs)
-    result = plan.result(conf, layer3, interfaces)
-    steps.run(todo, ends, args.note if args.debug else None)
-    return result
-
-
-def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
-    """Make or repair the bridge until nothing is left to do; return it as it is then.
-
-    Two ADDs may make it at once: the one that comes second looks again and repairs.
-    """
-    problem = CNIError(KERNEL_REFUSED, f'prepare bridge "{conf.bridge}": it keeps changing')
-    for _ in range(_ATTEMPTS):
-        seen = node.observe(ends.host, conf, layer3.gateways)
-        todo = plan.prepare(conf, seen, layer3.gateways, random_mac())
-        if seen.bridge is not None and not todo:
-            return seen.bridge
-        try:
-            steps.run(todo, ends, args.note if args.debug else None)
-        except CNIError as error:
-            if seen.bridge is not None:
-                raise
-            problem = error
-    raise problem
-
-
-def _vlan_interface(ends: Ends, name: str) -> list[dict[str, Any]]:
-    link = ends.host.get_link(name)
-    return [] if link is None else [{"name": link.name, "mac": link.mac, "mtu": link.mtu}]

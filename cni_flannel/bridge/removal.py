@@ -4,27 +4,30 @@ Rules of this file: every part is tried, whatever the others did, but no address
 while the link that has it is there; what is gone already is success; nothing is touched that is
 not proven the attachment's; errors are collected and told together, so that the runtime's retry
 meets exactly what is left.
-Imports: the parts of this package, ``kernel``.
+Imports: the parts of this package, ``kernel``, ``ipam``.
 """
 
 from __future__ import annotations
 
 from cni import cidr, errors, version, wire
 from cni.attachment import Attachment
+from cni.cidr import Prefix
 from cni.errors import CNIError
 from cni_flannel.bridge import links
+from cni_flannel.bridge.conf import HOST_LOCAL
 from cni_flannel.bridge.ends import Ends, refused
 from cni_flannel.kernel import rtnl
 from cni_flannel.netconf import VALID_ATTACHMENTS, shown
+from ipam import plugin as host_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni.cidr import Prefix
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
     from cni_flannel.kernel.link import Link
+    from cni_flannel.kernel.nlmsg import Message
 
 _RETRY = "the runtime repeats the call"
 
@@ -66,7 +69,7 @@ def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
     attempts = Attempts(f"detach {attachment.alias()}")
     with Ends.surviving(args.netns) as ends:
         addresses = _addresses_of_result(args)
-        attempts.run(_remove_link, ends, attachment, conf.bridge, addresses)
+        attempts.run(_remove_link, args, conf, ends, attachment, addresses)
         if ipam is not None and attempts.clean:
             attempts.run(ipam.cmd_del, args)
         if conf.ip_masq:
@@ -76,21 +79,17 @@ def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
     attempts.finish()
 
 
-def _remove_link(ends: Ends, attachment: Attachment, bridge: str, addresses: list[Prefix]) -> None:
+def _remove_link(
+    args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment, addresses: list[Prefix]
+) -> None:
     """Delete the veth pair by the host's end; by the pod's if the Go plugin made it.
 
     The bridge's neighbour entries go with it, in the same send: a DEL that is killed leaves both
     or neither, and before the lease goes, since then the next pod may have the address and an
-    entry of its own.  ``addresses`` gets those that the pod's end had.
+    entry of its own.  ``addresses`` gets those that the pod's end had, or that are leased to it.
     """
     host_link, _ = links.find(ends.host, attachment)
-    pod_link: Link | None = None
-    if host_link is None:
-        pod_link = links.of_reference_plugin(ends, attachment, bridge)
-    elif ends.has_pod:
-        pod_link = ends.pod.get_link(attachment.ifname)
-        if pod_link is not None and not rtnl.paired(host_link, pod_link):
-            pod_link = None
+    pod_link = _pod_link(conf, ends, attachment, host_link)
     if pod_link is not None:
         found = ends.pod.addresses(pod_link.index)
         there = [one.prefix for one in found if one.scope == rtnl.RT_SCOPE_UNIVERSE]
@@ -98,16 +97,33 @@ def _remove_link(ends: Ends, attachment: Attachment, bridge: str, addresses: lis
             pod_link = None  # the earlier result names other addresses: another container's link
         else:
             addresses += [prefix for prefix in there if prefix not in addresses]
+    if not addresses and conf.ipam_type == HOST_LOCAL:
+        addresses += [Prefix(address, address.bits) for address in host_local.held(args)]
     removals = []
     if host_link is not None:
         removals.append(rtnl.del_link(host_link.index))
     elif pod_link is not None:
         removals.append(rtnl.del_link(pod_link.link))
-    master = ends.host.get_link(bridge) if addresses else None
-    if master is not None:
-        removals += [rtnl.del_neighbour(master.index, prefix.address) for prefix in addresses]
+    removals += _forget_neighbours(ends, conf.bridge, addresses)
     if removals:
         ends.drop(*removals)
+
+
+def _pod_link(
+    conf: BridgeConf, ends: Ends, attachment: Attachment, host_link: Link | None
+) -> Link | None:
+    """The pod's end, if it is this attachment's."""
+    if host_link is None:
+        return links.of_reference_plugin(ends, attachment, conf.bridge)
+    link = ends.pod.get_link(attachment.ifname) if ends.has_pod else None
+    return link if link is not None and rtnl.paired(host_link, link) else None
+
+
+def _forget_neighbours(ends: Ends, bridge: str, addresses: list[Prefix]) -> list[Message]:
+    master = ends.host.get_link(bridge) if addresses else None
+    if master is None:
+        return []
+    return [rtnl.del_neighbour(master.index, prefix.address) for prefix in addresses]
 
 
 def _addresses_of_result(args: Args) -> list[Prefix]:

@@ -79,6 +79,18 @@ def _namespace_type(fd: int) -> int:
         return 0
 
 
+def try_lock(fd: int) -> bool:
+    """Take the exclusive flock(2) of a namespace's file; False if another process has it.
+
+    The lock goes with the descriptor, so with the process at the latest.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def is_own(fd: int) -> bool:
     """Whether the calling thread is in this namespace already."""
     own, other = os.stat(OWN), os.fstat(fd)

@@ -168,6 +168,16 @@ def eventually(condition: Callable[[], bool], what: str, seconds: float = 10) ->
         time.sleep(0.005)
 
 
+def end_pod(node: Node, pod: int = 1) -> None:
+    """Remove a pod's namespace, and wait for the kernel to take its links away."""
+    peers = {link["link_index"] for link in node.links(f"p{pod}").values() if "link_index" in link}
+    node.del_pod(f"p{pod}")
+    eventually(
+        lambda: not peers & {link["ifindex"] for link in node.links().values()},
+        "the host's ends of the pod's links go",
+    )
+
+
 def tampered(
     node: Node, inject: str, conf: dict[str, Any], pod: int = 1, command: str = "ADD"
 ) -> Outcome:

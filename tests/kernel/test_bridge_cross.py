@@ -16,6 +16,7 @@ from tests.kernel.attaching import (
     call,
     check,
     delete,
+    end_pod,
     host_local,
     leases,
     make_conf,
@@ -62,14 +63,14 @@ def test_a_second_del_by_either_succeeds(adder: str, deleter: str, node: Node) -
 
 def test_go_s_attachment_goes_completely_although_its_namespace_is_gone(node: Node) -> None:
     result = attach(node, CONF, plugin=GO_BRIDGE)
-    node.del_pod("p1")
+    end_pod(node)
     delete(node, {**CONF, "prevResult": result})
     assert traces(node) == []
 
 
 def test_go_s_attachment_goes_completely_when_no_namespace_is_named(node: Node) -> None:
     attach(node, CONF, plugin=GO_BRIDGE)
-    node.del_pod("p1")
+    end_pod(node)
     delete(node, CONF, netns=None)
     assert traces(node) == []
 
@@ -116,7 +117,7 @@ def test_an_address_that_go_s_pod_had_is_found_at_its_new_pod(node: Node) -> Non
     attach(node, conf, 1, plugin=GO_BRIDGE)
     node.run(["ping", "-c2", "-i0.2", "-W5", "10.88.1.9"])
     (before,) = neighbours(node)
-    node.del_pod("p1")
+    end_pod(node)
     result = attach(node, conf, 2)
     (after,) = neighbours(node)
     assert after["lladdr"] == result["interfaces"][2]["mac"] != before["lladdr"]

@@ -15,6 +15,7 @@ from tests.kernel.attaching import (
     attach,
     call,
     delete,
+    end_pod,
     host_local,
     host_veth,
     leases,
@@ -144,7 +145,7 @@ def test_the_neighbour_entries_go_at_del(node: Node) -> None:
 
 def test_the_neighbour_entries_go_although_the_namespace_is_gone(node: Node) -> None:
     result = attach(node, DUAL)
-    node.del_pod("p1")
+    end_pod(node)
     delete(node, {**DUAL, "prevResult": result})
     assert neighbours(node) == []
 

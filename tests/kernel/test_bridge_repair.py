@@ -15,8 +15,8 @@ from tests.kernel.attaching import (
     add,
     attach,
     delete,
+    end_pod,
     host_local,
-    host_veth,
     leases,
     make_conf,
     set_sysctl,
@@ -147,9 +147,8 @@ def test_without_ports_the_bridge_is_re_addressed_by_itself(node: Node) -> None:
 
 
 def test_a_port_whose_pod_is_gone_is_no_port(node: Node) -> None:
-    result = attach(node, make_conf(), 1)
-    node.del_pod("p1")
-    node.run(["sh", "-c", f"while ip link show {host_veth(result)}; do :; done"], check=False)
+    attach(node, make_conf(), 1)
+    end_pod(node)
     attach(node, make_conf(ipam=host_local(OTHER_SUBNET)), 2)
     assert node.addresses()["cni0"] == [OTHER_GATEWAY]
 

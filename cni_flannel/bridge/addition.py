@@ -1,0 +1,146 @@
+"""Attaching a container: ADD, from the address to the finished link, all of it or nothing.
+
+The order is: make sure that the attachment is not there yet, lease addresses, make or repair
+the bridge, make the link.  Whatever fails, what was done before is taken back.
+Imports: the parts of this package, the protocol package.
+"""
+
+from __future__ import annotations
+
+from cni.attachment import Attachment
+from cni.errors import ADDRESS_TAKEN, KERNEL_REFUSED, CNIError, Interrupted
+from cni_flannel.bridge import layer3 as l3
+from cni_flannel.bridge import links, node, plan, steps
+from cni_flannel.bridge.conf import HOST_LOCAL
+from cni_flannel.bridge.ends import Ends, random_mac
+from cni_flannel.bridge.steps_rules import CheckSourceMAC, Masquerade
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from cni.types import Args, Plugin
+    from cni_flannel.bridge.conf import BridgeConf
+    from cni_flannel.bridge.layer3 import Layer3
+    from cni_flannel.kernel.link import Link
+
+_ATTEMPTS = 3
+_HURRY_S = 0.5
+
+
+def add(args: Args, conf: BridgeConf, ipam: Plugin | None) -> dict[str, Any]:
+    """Attach the container; the result in the shape of 1.1.0.  On failure nothing is left."""
+    attachment = Attachment(conf.name, args.container_id, args.ifname)
+    with Ends.both(args.netns, alone=True) as ends:
+        name, cleared = links.make_room(ends, attachment)
+        if cleared:
+            args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
+            _forget_killed(args, conf, ends, attachment, ipam)
+        leased = False
+        try:
+            result = _allocate(args, conf, ends, attachment, ipam)
+            leased = True
+            return _attach(args, conf, ends, name, l3.complete(conf, result))
+        except BaseException as error:
+            # A plugin that failed has taken its leases back; one that was interrupted may not.
+            if leased:
+                _release(args, ipam)
+            elif isinstance(error, Interrupted):
+                _release(_hurried(args, conf), ipam)
+            raise
+
+
+def _allocate(
+    args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment, ipam: Plugin | None
+) -> Mapping[str, Any] | None:
+    """Get addresses.  A lease that a killed ADD of this attachment left is released first.
+
+    ``links.make_room`` has seen that the attachment has no link, so such a lease is nobody's.
+    """
+    if ipam is None:
+        return None
+    try:
+        return ipam.cmd_add(args)
+    except CNIError as error:
+        if error.code != ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
+            raise
+        _forget_killed(args, conf, ends, attachment, ipam)
+        return ipam.cmd_add(args)
+
+
+def _forget_killed(
+    args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment, ipam: Plugin | None
+) -> None:
+    """Take back the lease and the rules of a killed ADD: the next one gets another address."""
+    from cni_flannel.bridge import removal  # hardly any ADD follows a killed one
+
+    _release(args, ipam)
+    if conf.ip_masq:
+        removal.remove_masquerade(args, ends, attachment, [])
+
+
+def _hurried(args: Args, conf: BridgeConf) -> Args:
+    """The same call with little patience for the leases' lock.
+
+    An ADD that was interrupted may have waited for it: then there is no lease yet, and nobody
+    waits for an answer any more.
+    """
+    if conf.ipam_type != HOST_LOCAL:
+        return args
+    ipam_conf = {**args.conf["ipam"], "lockTimeout": _HURRY_S}
+    return args.replaced(conf={**args.conf, "ipam": ipam_conf})
+
+
+def _release(args: Args, ipam: Plugin | None) -> None:
+    if ipam is None:
+        return
+    try:
+        ipam.cmd_del(args)
+    except CNIError as error:
+        args.note(f"could not roll back the lease of {args.container_id}: {error}")
+
+
+def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3) -> dict[str, Any]:
+    """Make the attachment.  Its result is ready before: nothing can fail after the last step."""
+    bridge = _prepare(args, conf, ends, layer3)
+    macs = random_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
+    interfaces = plan.interfaces(conf, args, bridge, name=name, macs=macs)
+    if conf.vlan and conf.is_gateway:
+        interfaces += _vlan_interface(ends, conf.gateway_holder)
+    attachment = Attachment(conf.name, args.container_id, args.ifname)
+    todo: list[steps.Step] = []
+    if conf.ip_masq and layer3.addresses:
+        backend = conf.ip_masq_backend or None
+        todo.append(Masquerade(attachment, layer3.addresses, backend, args.environ))
+    if conf.macspoofchk:
+        todo.append(CheckSourceMAC(attachment, name, macs[1], args.environ))
+    todo += plan.attach(conf, attachment, layer3, bridge, name=name, macs=macs)
+    result = plan.result(conf, layer3, interfaces)
+    steps.run(todo, ends, args.note if args.debug else None)
+    return result
+
+
+def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
+    """Make or repair the bridge until nothing is left to do; return it as it is then.
+
+    Two ADDs may make it at once: the one that comes second looks again and repairs.
+    """
+    problem = CNIError(KERNEL_REFUSED, f'prepare bridge "{conf.bridge}": it keeps changing')
+    for _ in range(_ATTEMPTS):
+        seen = node.observe(ends.host, conf, layer3.gateways)
+        todo = plan.prepare(conf, seen, layer3.gateways, random_mac())
+        if seen.bridge is not None and not todo:
+            return seen.bridge
+        try:
+            steps.run(todo, ends, args.note if args.debug else None)
+        except CNIError as error:
+            if seen.bridge is not None:
+                raise
+            problem = error
+    raise problem
+
+
+def _vlan_interface(ends: Ends, name: str) -> list[dict[str, Any]]:
+    link = ends.host.get_link(name)
+    return [] if link is None else [{"name": link.name, "mac": link.mac, "mtu": link.mtu}]

@@ -1,0 +1,1 @@
+"""Chains of plugins with real traffic: `python -m conformance runtime`."""

@@ -1,0 +1,1 @@
+"""Real container runtimes as clients of the plugins."""
