@@ -14,7 +14,6 @@ from cni_flannel import delegate, netconf
 from cni_flannel.bridge import plugin as bridge
 from cni_flannel.netconf import VALID_ATTACHMENTS, invalid
 from cni_flannel.scratch import Scratch
-from ipam import subnet_env
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from cni.types import Args, Plugin
     from cni_flannel.netconf import NetConf
+    from ipam.subnet_env import SubnetEnv
 
 ABOUT = "CNI plugin flannel (cni-flannel)"
 
@@ -30,7 +30,7 @@ ABOUT = "CNI plugin flannel (cni-flannel)"
 def cmd_add(args: Args) -> Mapping[str, Any]:
     """Attach the container; the delegate's result in the shape of 1.1.0."""
     net_conf = netconf.parse(args.conf)
-    env = subnet_env.load(net_conf.subnet_file, net_conf.subnet_file_wait)
+    env = _subnet_env(net_conf, net_conf.subnet_file_wait)
     conf = delegate.build(net_conf, env)
     state = _state(args, net_conf)
     before = state.own()
@@ -58,7 +58,7 @@ def cmd_check(args: Args) -> None:
     net_conf = netconf.parse(args.conf)
     conf = _state(args, net_conf).load()
     if conf is None:
-        conf = delegate.build(net_conf, subnet_env.load(net_conf.subnet_file, 0))
+        conf = delegate.build(net_conf, _subnet_env(net_conf, 0))
     conf = delegate.renew(conf, net_conf)
     plugin_of(conf).cmd_check(args.replaced(conf=conf))
 
@@ -80,7 +80,7 @@ def cmd_status(args: Args) -> None:
 
     net_conf = netconf.parse(args.conf)
     try:
-        conf = delegate.build(net_conf, subnet_env.load(net_conf.subnet_file, 0))
+        conf = delegate.build(net_conf, _subnet_env(net_conf, 0))
     except CNIError as error:
         raise unavailable(error) from error
     plugin_of(conf).cmd_status(args.replaced(conf=conf))
@@ -104,6 +104,12 @@ def plugin_of(conf: dict[str, Any]) -> Plugin:
     return invoke.Foreign(kind)
 
 
+def _subnet_env(net_conf: NetConf, wait_s: float) -> SubnetEnv:
+    from ipam import subnet_env  # a DEL that finds its state file does without
+
+    return subnet_env.load(net_conf.subnet_file, wait_s)
+
+
 def _state(args: Args, net_conf: NetConf) -> Scratch:
     return Scratch(net_conf.data_dir, net_conf.name, args.container_id, args.ifname)
 
@@ -121,7 +127,7 @@ def _restore(args: Args, state: Scratch, before: dict[str, Any] | None) -> None:
 def _conf_without_state(net_conf: NetConf) -> dict[str, Any]:
     """What ADD would render now, or without the node's subnet as much as DEL and GC need."""
     try:
-        conf = delegate.build(net_conf, subnet_env.load(net_conf.subnet_file, 0))
+        conf = delegate.build(net_conf, _subnet_env(net_conf, 0))
     except CNIError:
         # subnet.env is gone after a reboot: the leases and links are found without it.
         return delegate.rebuild(net_conf)

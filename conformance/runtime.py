@@ -19,13 +19,14 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from conformance.conflist import NEWEST, Attachment, Conflist, UnsupportedError, number
+from conformance.conflist import NEWEST, Attachment, UnsupportedError, number
 from conformance.world import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from conformance.conflist import Conflist
     from conformance.world import Outcome
 
 RESULTS = "/var/lib/cni/results"

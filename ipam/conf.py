@@ -1,29 +1,19 @@
-"""What host-local is asked to do, read from a conf: a pure function of the conf and CNI_ARGS.
+"""What host-local is told by a conf, as far as every verb needs it.  Pure.
 
-Keys of the plugin's own objects match without regard to case, as in the reference plugin
-(containerd writes `Subnet`). Defaults, their order and the wording of errors follow its
-`LoadIPAMConfig`; beyond it stand `subnetFile`, `subnetFileWait`, `exclude` and `lockTimeout`.
-Wrong conf is code 7 and names key and value. Reading subnet.env is the caller's affair: it
-comes in as plain range objects.
+What only ADD and STATUS want, ranges and wishes, is in `request`. Keys of the plugin's own
+objects match without regard to case, as in the reference plugin (containerd writes `Subnet`);
+beyond it stand `subnetFile`, `subnetFileWait` and `lockTimeout`. Wrong conf is code 7 and names
+key and value.
 """
 
 from __future__ import annotations
 
-from cni import cniargs
-from cni.cidr import parse_address, parse_prefix
-from cni.errors import INVALID_ENVIRONMENT, INVALID_NETWORK_CONFIG, CNIError
+from cni.errors import INVALID_NETWORK_CONFIG, CNIError
 from cni.wire import canonical, dumps
-from ipam.ranges import read_exclude, read_range, read_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
-
-    from cni.cidr import Address, Prefix
-    from cni.types import Route
-    from ipam.ranges import RangeSet
-    from ipam.subnet_env import SubnetEnv
 
 DATA_DIR = "/var/lib/cni/networks"
 LOCK_TIMEOUT_S = 10.0
@@ -45,10 +35,6 @@ _IPAM = (
     "exclude",
     "lockTimeout",
 )
-_ROUTE = ("dst", "gw", "mtu", "advmss", "priority", "table", "scope")
-_ONE_ADDRESS_A_FAMILY = ("", "0.1.0", "0.2.0")
-_LEGACY = ("subnet", "rangeStart", "rangeEnd", "gateway")  # a single range, of the ipam object
-_CNI_ARGS = ("IP", "MAC", "GATEWAY")  # shared by the plugins of a pair
 
 
 class Conf:
@@ -61,205 +47,33 @@ class Conf:
 
     def __init__(self, conf: dict[str, Any]) -> None:
         self.net = canonical(conf, _NET)
-        self.ipam = canonical(_object(self.net, "ipam"), _IPAM)
-        self.name = _string(self.net, "name")
+        self.ipam = canonical(object_at(self.net, "ipam"), _IPAM)
+        self.name = string_at(self.net, "name")
         if not self.name or self.name[0] == "." or "/" in self.name:
-            raise _wrong("invalid characters found in network name", self.name)
-        self.data_dir = _string(self.ipam, "dataDir", "ipam.dataDir") or DATA_DIR
-        self.subnet_file = _string(self.ipam, "subnetFile", "ipam.subnetFile")
+            raise wrong("invalid characters found in network name", self.name)
+        self.data_dir = string_at(self.ipam, "dataDir", "ipam.dataDir") or DATA_DIR
+        self.subnet_file = string_at(self.ipam, "subnetFile", "ipam.subnetFile")
         self.lock_timeout_s = _seconds(self.ipam, "lockTimeout", LOCK_TIMEOUT_S)
         self.wait_s = _seconds(self.ipam, "subnetFileWait", SUBNET_FILE_WAIT_S)
 
 
-class Request:
-    """What ADD asks for beyond `Conf`: range sets, wanted addresses, routes, the resolv.conf."""
-
-    __slots__ = ("range_sets", "resolv_conf", "routes", "wanted")
-
-    def __init__(
-        self,
-        range_sets: list[RangeSet],
-        wanted: list[Address],
-        routes: list[Route],
-        resolv_conf: str,
-    ) -> None:
-        self.range_sets = range_sets
-        self.wanted = wanted
-        self.routes = routes
-        self.resolv_conf = resolv_conf
-
-
-def read_request(conf: Conf, cni_args: str, load_node: Callable[[], SubnetEnv]) -> Request:
-    """Read the whole conf of an ADD; `load_node` gives the node's subnets when they are wanted."""
-    if "ipam" not in conf.net:
-        raise _wrong("IPAM config missing 'ipam' key")
-    wanted = _wanted(conf.net, cni_args)
-    return Request(
-        read_range_sets(conf, load_node),
-        wanted,
-        _routes(conf.ipam),
-        _string(conf.ipam, "resolvConf", "ipam.resolvConf"),
-    )
-
-
-def read_range_sets(conf: Conf, load_node: Callable[[], SubnetEnv]) -> list[RangeSet]:
-    """Read every range set, in the order in which last_reserved_ip.N counts them."""
-    ipam = conf.ipam
-    raw = _runtime_sets(conf.net)
-    if ipam.get("subnet"):
-        raw.append([{key: ipam[key] for key in _LEGACY if key in ipam}])
-    raw += _raw_sets("ipam.ranges", ipam.get("ranges", []))
-    if not raw and conf.subnet_file:
-        raw = _node_sets(ipam, load_node())
-    if not raw:
-        raise _wrong("no IP ranges specified", "set ipam.ranges, ipam.subnet or ipam.subnetFile")
-    try:
-        exclude = read_exclude(ipam)
-    except ValueError as error:
-        raise _wrong(f"ipam.exclude: {error}") from None
-    sets = [_range_set(index, ranges, exclude) for index, ranges in enumerate(raw)]
-    _check_sets(sets, conf.net.get("cniVersion", ""))
-    return sets
-
-
-def _range_set(index: int, raw: list[Any], exclude: tuple[Prefix, ...]) -> RangeSet:
-    try:
-        return read_set([read_range(one, exclude) for one in raw])
-    except ValueError as error:
-        raise _wrong(f"invalid range set {index}: {error}") from None
-
-
-def _check_sets(sets: list[RangeSet], version: Any) -> None:
-    """Refuse sets that overlap, and two addresses of a family for runtimes that expect one."""
-    families = [one.family for one in sets]
-    if version in _ONE_ADDRESS_A_FAMILY and len(set(families)) < len(families):
-        raise _wrong(f"CNI version {version} does not support more than 1 address per family")
-    for index, one in enumerate(sets):
-        for other in range(index + 1, len(sets)):
-            if one.overlaps(sets[other]):
-                raise _wrong(f"range set {index} overlaps with {other}")
-
-
-def _raw_sets(key: str, value: Any) -> list[list[Any]]:
-    """Check that ranges are a list of lists; what the lists hold is read later."""
-    if not isinstance(value, list) or not all(isinstance(one, list) for one in value):
-        raise _wrong(f"{key} {dumps(value)} is not a list of lists of ranges")
-    return list(value)
-
-
-def _runtime_sets(net: dict[str, Any]) -> list[list[Any]]:
-    """Read runtimeConfig.ipRanges, a list of lists, or containerd's flat list of ranges.
-
-    A flat list gives one set a family: a pod gets one address of each.
-    """
-    runtime = canonical(_object(net, "runtimeConfig"), ("ips", "ipRanges"))
-    value = runtime.get("ipRanges", [])
-    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        families: dict[bool, list[Any]] = {}
-        for one in value:
-            subnet = canonical(one, ("subnet",)).get("subnet")
-            families.setdefault(":" in str(subnet), []).append(one)
-        return list(families.values())
-    return _raw_sets("runtimeConfig.ipRanges", value)
-
-
-def _node_sets(ipam: dict[str, Any], node: SubnetEnv) -> list[list[Any]]:
-    """Make a set of each of the node's subnets, narrowed by the ipam object's own keys.
-
-    rangeStart, rangeEnd and gateway apply to the subnet of their family.
-    """
-    sets: list[list[Any]] = []
-    for subnet in (node.subnet, node.ipv6_subnet):
-        if subnet is None:
-            continue
-        one = {"subnet": str(subnet)}
-        for key in ("rangeStart", "rangeEnd", "gateway"):
-            text = _string(ipam, key, f"ipam.{key}")
-            if text and (":" in text) == (subnet.family == 6):
-                one[key] = text
-        sets.append([one])
-    return sets
-
-
-def _wanted(net: dict[str, Any], cni_args: str) -> list[Address]:
-    """Collect the requested addresses; each is an address or a CIDR whose length is ignored."""
-    wanted: list[Address] = []
-    text = cniargs.parse(cni_args, _CNI_ARGS).get("IP", "")
-    if text:
-        try:
-            wanted.append(_without_length(text))
-        except ValueError as error:
-            raise CNIError(
-                INVALID_ENVIRONMENT,
-                f"ARGS: error parsing value of pair {dumps('IP=' + text)}: {error}",
-            ) from None
-    for_cni = canonical(_object(canonical(_object(net, "args"), ("cni",)), "cni"), ("ips",))
-    runtime = canonical(_object(net, "runtimeConfig"), ("ips", "ipRanges"))
-    for key, value in (
-        ("args.cni.ips", for_cni.get("ips", [])),
-        ("runtimeConfig.ips", runtime.get("ips", [])),
-    ):
-        if not isinstance(value, list):
-            raise _wrong(f"{key} {dumps(value)} is not a list of addresses")
-        for one in value:
-            try:
-                wanted.append(_without_length(one))
-            except ValueError as error:
-                raise _wrong(f"{key}: cannot understand ip: {error}") from None
-    return list(dict.fromkeys(wanted))
-
-
-def _without_length(text: Any) -> Address:
-    if not isinstance(text, str):
-        raise ValueError(f"{dumps(text)} is not a string")  # noqa: TRY004 - a value of the conf
-    return parse_prefix(text).address if "/" in text else parse_address(text)
-
-
-def _routes(ipam: dict[str, Any]) -> list[Route]:
-    """Check the conf's routes and give them back in the result's spelling."""
-    value = ipam.get("routes", [])
-    if not isinstance(value, list):
-        raise _wrong(f"ipam.routes {dumps(value)} is not a list")
-    return [_route(one) for one in value]
-
-
-def _route(obj: Any) -> Route:
-    if not isinstance(obj, dict):
-        raise _wrong(f"ipam.routes holds {dumps(obj)}, which is not an object")
-    obj = canonical(obj, _ROUTE)
-    try:
-        route: Route = {"dst": str(parse_prefix(_string(obj, "dst", "ipam.routes dst")))}
-        gateway = _string(obj, "gw", "ipam.routes gw")
-        if gateway:
-            route["gw"] = str(parse_address(gateway))
-    except ValueError as error:
-        raise _wrong(f"ipam.routes: {error}") from None
-    for key in ("mtu", "advmss", "priority", "table", "scope"):
-        number = obj.get(key)
-        if number is None:
-            continue
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise _wrong(f"ipam.routes {key} {dumps(number)} is not a whole number")
-        if number or key in ("table", "scope"):  # for the others 0 is "not set"
-            route[key] = number
-    return route
-
-
-def _object(holder: dict[str, Any], key: str) -> dict[str, Any]:
+def object_at(holder: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object at a key, {} if absent; CNIError 7 if it is none."""
     value = holder.get(key)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _wrong(f"{key} {dumps(value)} is not an object")
+        raise wrong(f"{key} {dumps(value)} is not an object")
     return value
 
 
-def _string(holder: dict[str, Any], key: str, where: str = "") -> str:
+def string_at(holder: dict[str, Any], key: str, where: str = "") -> str:
+    """The text at a key, "" if absent; CNIError 7, naming `where`, if it is none."""
     value = holder.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _wrong(f"{where or key} {dumps(value)} is not a string")
+        raise wrong(f"{where or key} {dumps(value)} is not a string")
     return value
 
 
@@ -268,9 +82,10 @@ def _seconds(holder: dict[str, Any], key: str, default: float) -> float:
     if value is None:
         return default
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 600:
-        raise _wrong(f"ipam.{key} {dumps(value)} is not a number of seconds from 0 to 600")
+        raise wrong(f"ipam.{key} {dumps(value)} is not a number of seconds from 0 to 600")
     return float(value)
 
 
-def _wrong(msg: str, details: str = "") -> CNIError:
+def wrong(msg: str, details: str = "") -> CNIError:
+    """An error of code 7."""
     return CNIError(INVALID_NETWORK_CONFIG, msg, details)

@@ -23,6 +23,8 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni.types import Args
+
     Owner = tuple[str, str]  # container ID and ifname; no ifname in the old lease format
 
 SHIFT_NS = 1_000_000_000 * 1_000_000_000  # whole, even seconds: file systems may round to two
@@ -140,3 +142,8 @@ def _entry(target: str) -> Entry:
     addresses, _, netns = target.partition(" ")
     identity, _, path = netns.partition(" ")
     return Entry(addresses.split(","), identity, path)
+
+
+def owners_of(args: Args) -> tuple[Owner, Owner]:
+    """Return the attachment as leases name it: today's format, and the one before ifnames."""
+    return (args.container_id, args.ifname), (args.container_id, "")

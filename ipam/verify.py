@@ -14,7 +14,7 @@ from cni.errors import (
 )
 from cni.wire import canonical, dumps
 from ipam import allocator
-from ipam.conf import read_range_sets
+from ipam.request import read_range_sets
 from ipam.store import Store
 
 TYPE_CHECKING = False

@@ -41,6 +41,7 @@ class Figure:
         self.as_json = as_json
         self.counts = dict.fromkeys(names, 0)
         self.failures: list[str] = []
+        self.notes: list[str] = []
         self._start = time.monotonic()
 
     def count(self, name: str, number: int = 1) -> None:
@@ -52,6 +53,12 @@ class Figure:
         self.failures.append(line)
         if not self.as_json and len(self.failures) <= _SHOWN:
             print(f"{self.verb}: FAIL {line}", flush=True)
+
+    def note(self, line: str) -> None:
+        """Tell something that bears on the figure and is no failure: what this machine lacks."""
+        self.notes.append(line)
+        if not self.as_json:
+            print(f"{self.verb}: {line}", flush=True)
 
     def add(self, tally: Tally) -> None:
         """Take over what a piece of work found."""
@@ -76,6 +83,7 @@ class Figure:
                 "seconds": round(seconds, 1),
                 "counts": self.counts,
                 "failures": self.failures,
+                "notes": self.notes,
             }
             print(json.dumps(document, indent=2))
         else:

@@ -21,6 +21,7 @@ from tests.kernel.attachments import (
     ping,
     refused,
     remains,
+    running,
     states,
     until,
 )
@@ -186,8 +187,7 @@ def is_stopped(pid: int) -> bool:
 
 def test_lock_that_is_given_back_in_time(node: Node) -> None:
     with locked(node, f"{POOL}/lock") as holder:
-        script = f"sleep 0.3; kill {holder.pid}"
-        with node.popen(["sh", "-c", script]):
+        with running(node, "sh", "-c", f"sleep 0.3; kill {holder.pid}"):
             assert add(node, conf=conf_with(ipam={"lockTimeout": 30})).status == 0
 
 

@@ -15,6 +15,7 @@ from tests.kernel.attachments import (
     delete,
     leases,
     ping,
+    running,
     until,
 )
 
@@ -81,14 +82,11 @@ def test_pod_whose_namespace_lives_in_a_process_keeps_its_address(
     node: Node, full: list[str]
 ) -> None:
     del full
-    with node.popen(["ip", "netns", "exec", "a", "sleep", "60"]) as holder:
-        try:
-            assert until(lambda: node.run(["ip", "netns", "pids", "a"]).stdout)
-            node.run(["ip", "-n", "a", "link", "del", "eth0"])
-            node.del_pod("a")
-            refuse(node)
-        finally:
-            holder.kill()
+    with running(node, "ip", "netns", "exec", "a", "sleep", "60"):
+        assert until(lambda: node.run(["ip", "netns", "pids", "a"]).stdout)
+        node.run(["ip", "-n", "a", "link", "del", "eth0"])
+        node.del_pod("a")
+        refuse(node)
 
 
 def test_lease_of_an_earlier_boot_is_given_back(node: Node, full: list[str]) -> None:

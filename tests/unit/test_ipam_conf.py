@@ -8,11 +8,12 @@ import pytest
 
 from cni.cidr import parse_prefix
 from cni.errors import CNIError
-from ipam.conf import Conf, read_request
+from ipam.conf import Conf
+from ipam.request import read_request
 from ipam.subnet_env import SubnetEnv
 
 if TYPE_CHECKING:
-    from ipam.conf import Request
+    from ipam.request import Request
 
 V4 = {"subnet": "10.5.0.0/24"}
 V6 = {"subnet": "fd00::/64"}
