@@ -81,8 +81,7 @@ class Scratch:
 def read(path: str) -> dict[str, Any] | None:
     """The delegate's configuration in the file at ``path``; None if absent, empty or broken."""
     try:
-        with open(path, "rb") as file:
-            conf = wire.loads(file.read())
+        conf = wire.loads(_read(path))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     except OSError as error:
@@ -111,8 +110,21 @@ def listed(data_dir: str) -> list[tuple[str, str, dict[str, Any]]]:
     return found
 
 
+def _read(path: str) -> bytes:
+    # O_NONBLOCK, here and below: a named pipe in a file's place must not hold the call up.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
 def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)
     try:
         while data:
             data = data[os.write(fd, data) :]

@@ -79,7 +79,7 @@ class Index:
     def matches(self, leases_fd: int) -> bool:
         """Whether nobody has changed the leases or the index since `seal`."""
         try:
-            ours = os.stat(self.path).st_mtime_ns
+            ours = os.stat(self.path, follow_symlinks=False).st_mtime_ns
         except OSError:
             return False
         return os.stat(leases_fd).st_mtime_ns - ours == SHIFT_NS
@@ -120,6 +120,8 @@ class Index:
     def rebuild(self, owners: dict[Owner, list[str]]) -> None:
         """Make the index say exactly this; what old entries know of namespaces is kept."""
         os.makedirs(self.path, 0o700, exist_ok=True)
+        if os.path.islink(self.path) or os.path.islink(os.path.dirname(self.path)):
+            raise NotADirectoryError(errno.ENOTDIR, "a link to somebody's directory", self.path)
         present = set(os.listdir(self.path))
         for owner, addresses in owners.items():
             if not self.fits(owner):

@@ -86,7 +86,8 @@ def overwrite(name: str, content: bytes, dir_fd: int) -> None:
     more than the rest of an ADD. A shorter text is padded with NUL before the file is cut:
     `last_reserved_ip.N` is then no address, and Go's plugin starts from the range's beginning.
     """
-    fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(name, flags, 0o600, dir_fd=dir_fd)
     try:
         size = os.fstat(fd).st_size
         os.pwrite(fd, content.ljust(size, b"\0"), 0)

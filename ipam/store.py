@@ -6,8 +6,7 @@
 
 Go's plugin works on the same directory, before, after and at the same time. A Store is one
 visit: `with Store.open(...) as store`. When the block raises, every lease that was made in it
-goes away again; afterwards the index (ipam/index.py) is vouched for. Methods raise OSError
-(ipam/failure.py makes it readable). Knows nothing of ranges and of JSON.
+goes away again; afterwards the index is vouched for. Raises OSError; knows no ranges, no JSON.
 """
 
 from __future__ import annotations
@@ -270,7 +269,8 @@ def _directory(path: str, *, create: bool) -> int | None:
 def _locked(path: str, dir_fd: int, timeout_s: float, index: Index) -> Store | None:
     """Take the lock; None when the directory was replaced while we waited."""
     try:
-        lock_fd = os.open("lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o750, dir_fd=dir_fd)
+        flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock_fd = os.open("lock", flags, 0o750, dir_fd=dir_fd)
     except FileNotFoundError:  # the directory has been removed under our feet
         return None
     store = None

@@ -2,7 +2,9 @@
 
 ENOSPC, EIO, EACCES, EMFILE, EINTR, EBUSY. Whatever fails, the plugin ends with success or with one
 JSON error of the table; a DEL after it succeeds, and nothing is left. Calls before the first read
-of stdin are the loader's and the interpreter's own, and are left out.
+of stdin are the loader's and the interpreter's own, and are left out; so are those of programs that
+the plugin runs: `iptables-restore` whose read fails takes it for the end, and says that all is well.
+`--follow` strikes them too (a Go plugin's delegates are such programs).
 """
 
 from __future__ import annotations
@@ -41,18 +43,19 @@ class Fault(NamedTuple):
     victim: str
     place: Place
     error: str
+    follow: bool = False
 
 
-def faults(scene: Scene, errors: list[str], every: int) -> list[Fault]:
+def faults(scene: Scene, errors: list[str], every: int, *, follow: bool) -> list[Fault]:
     """Record an ADD and a DEL; every `every`-th pair of place and error, for each."""
     found = []
     scene.begin()
     for victim in VICTIMS:
-        done = scene.call(victim, prefix=injection.record("/run/trace"))
+        done = scene.call(victim, prefix=injection.record("/run/trace", follow=follow))
         assert done.status == 0, done
         trace = scene.world.path("/run/trace").read_text()
         places = [one for one in injection.places(trace, after_stdin=True) if one.name in CALLS]
-        pairs = [Fault(victim, place, error) for place in places for error in errors]
+        pairs = [Fault(victim, place, error, follow) for place in places for error in errors]
         found += pairs[::every]
     scene.world.path("/run/trace").unlink()
     scene.restart()
@@ -78,7 +81,7 @@ def _try_fault(scene: Scene, fault: Fault, counts: dict[str, int]) -> list[str]:
         done = scene.call("ADD")
         if done.status != 0:
             return [f"ADD before the DEL: {brief(done)}"]
-    prefix = injection.strike(fault.place, f"error={fault.error}")
+    prefix = injection.strike(fault.place, f"error={fault.error}", follow=fault.follow)
     done = scene.call(fault.victim, prefix=prefix)
     problems = complaints(done, document=fault.victim == "ADD")
     if fault.place.name in {"write", "writev"} and done.status == 1 and not done.stdout:
@@ -101,6 +104,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--kind", action="append", choices=KINDS, help="default: all")
     parser.add_argument("--error", action="append", choices=ERRORS, help="default: all")
     parser.add_argument("--every", type=int, default=1, help="only every K-th pair")
+    parser.add_argument("--follow", action="store_true", help="strike the plugin's children too")
     return parser.parse_args(argv)
 
 
@@ -112,7 +116,7 @@ def main(argv: list[str]) -> int:
     for kind in args.kind or KINDS:
         place = (args.bin_dir, kind, args.plugin)
         with Scene(*place) as scene:
-            todo = faults(scene, args.error or list(ERRORS), args.every)
+            todo = faults(scene, args.error or list(ERRORS), args.every, follow=args.follow)
         done = pool.spread(args.jobs, Scene, place, try_fault, todo)
         for number, tally in enumerate(done, 1):
             figure.add(tally)

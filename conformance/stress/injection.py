@@ -6,8 +6,9 @@ are those of all its processes, in the order in which one of them first gets the
 K-th place is a fair sample. The bootloader of a frozen program executes itself in the same process:
 the count goes on. Injection strikes at the entry: the call does not happen.
 
-`-f` makes strace wait for children that outlive a killed parent, so that nothing is still at work
-when it ends. (`--seccomp-bpf` would be faster, but injects nothing in strace 6.1.)
+With `follow` (strace's -f) children are struck too, each at its own N-th call, and strace waits for
+those that outlive a killed parent, so that nothing is still at work when it ends. (`--seccomp-bpf`
+would be faster, but injects nothing in strace 6.1.)
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_BASE = ("strace", "-f", "-qq", "-e", "signal=none")
-_CALL = re.compile(r"(\d+) +(\w+)\((\S*)")
+_CALL = re.compile(r"(?:(\d+) +)?(\w+)\((\S*)")  # no process number without -f
 
 
 class Place(NamedTuple):
@@ -29,15 +29,19 @@ class Place(NamedTuple):
         return f"{self.name} #{self.number}"
 
 
-def record(path: str) -> list[str]:
+def _strace(path: str, *, follow: bool) -> list[str]:
+    return ["strace", *(["-f"] if follow else []), "-qq", "-e", "signal=none", "-o", path]
+
+
+def record(path: str, *, follow: bool = True) -> list[str]:
     """Return what to put before a program so that its calls are recorded in a file."""
-    return ["strace", "-f", "-qq", "-s", "0", "-e", "signal=none", "-o", path]
+    return [*_strace(path, follow=follow), "-s", "0"]
 
 
-def strike(place: Place, effect: str) -> list[str]:
+def strike(place: Place, effect: str, *, follow: bool = True) -> list[str]:
     """Return what to put before a program; `effect` is `signal=KILL` or `error=EIO`."""
     what = f"inject={place.name}:{effect}:when={place.number}"
-    return [*_BASE, "-o", "/dev/null", "-e", f"trace={place.name}", "-e", what]
+    return [*_strace("/dev/null", follow=follow), "-e", f"trace={place.name}", "-e", what]
 
 
 def places(trace: str, *, after_stdin: bool = False) -> list[Place]:
@@ -47,15 +51,14 @@ def places(trace: str, *, after_stdin: bool = False) -> list[Place]:
     interpreter's start. The counts include it all the same.
     """
     seen: dict[tuple[str, str], int] = {}
-    found: dict[Place, None] = {}
+    found: dict[Place, bool] = {}
     started = not after_stdin
     for line in trace.splitlines():
         match = _CALL.match(line)
         if match is None:
             continue
-        process, name, argument = match.groups()
+        process, name, argument = match.groups(default="")
         number = seen[process, name] = seen.get((process, name), 0) + 1
         started = started or (name == "read" and argument.startswith("0,"))
-        if started:
-            found.setdefault(Place(name, number))
-    return list(found)
+        found.setdefault(Place(name, number), started)
+    return [place for place, is_wanted in found.items() if is_wanted]

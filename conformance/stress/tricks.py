@@ -92,7 +92,7 @@ def _links() -> list[Trick]:
 def _namespaces() -> list[Trick]:
     """Network namespaces that are none, or the host's own."""
     found = []
-    for path in ("/proc/self/ns/net", "/proc/thread-self/ns/net", "/run/netns/own"):
+    for path in ("/proc/self/ns/net", "/proc/thread-self/ns/net", "/run/decoy/netns/own"):
         env = {"CNI_NETNS": path}
         found += [
             Trick(f"ADD in {path}", env=env, refused=True, code=8),

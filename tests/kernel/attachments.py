@@ -53,6 +53,13 @@ def add(
     return call(node, "ADD", pod, container_id, conf, **options)
 
 
+def must_add(
+    node: Node, pod: str = "a", container_id: str = "", conf: Any = CONF, **options: Any
+) -> dict[str, Any]:
+    """ADD for a pod, which must succeed; the result."""
+    return add(node, pod, container_id, conf, **options).result
+
+
 def delete(
     node: Node, pod: str = "a", container_id: str = "", conf: Any = CONF, **options: Any
 ) -> Outcome:

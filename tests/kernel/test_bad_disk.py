@@ -18,6 +18,7 @@ from tests.kernel.attachments import (
     delete,
     leases,
     locked,
+    must_add,
     ping,
     refused,
     remains,
@@ -36,7 +37,7 @@ POOL = f"{LEASES}/cbr0"
 def _node_with_a_pod(node: Node) -> None:
     """Attach a pod, so that there is something to lose, and make an empty one."""
     node.write_subnet_env()
-    add(node, "old").result  # noqa: B018 - it must have succeeded
+    must_add(node, "old")
     node.add_pod("a")
 
 
@@ -164,7 +165,7 @@ def test_lock_held_by_a_stopped_process(node: Node, command: str) -> None:
     pod = "a" if command == "ADD" else "old"
     if command == "DEL":  # it remembers the timeout of its ADD
         delete(node, "old")
-        add(node, "old", conf=SHORT).result  # noqa: B018 - it must have succeeded
+        must_add(node, "old", conf=SHORT)
     with locked(node, f"{POOL}/lock") as holder:
         holder.send_signal(signal.SIGSTOP)
         assert until(lambda: is_stopped(holder.pid))
@@ -186,14 +187,14 @@ def is_stopped(pid: int) -> bool:
 
 
 def test_lock_that_is_given_back_in_time(node: Node) -> None:
-    with locked(node, f"{POOL}/lock") as holder:
-        with running(node, "sh", "-c", f"sleep 0.3; kill {holder.pid}"):
-            assert add(node, conf=conf_with(ipam={"lockTimeout": 30})).status == 0
+    lock = f"{POOL}/lock"
+    with locked(node, lock) as holder, running(node, "sh", "-c", f"sleep 0.3; kill {holder.pid}"):
+        must_add(node, conf=conf_with(ipam={"lockTimeout": 30}))
 
 
 def test_lock_file_is_never_removed(node: Node) -> None:
     inode = os.stat(node.path(f"{POOL}/lock")).st_ino
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     delete(node)
     delete(node, "old")
     assert os.stat(node.path(f"{POOL}/lock")).st_ino == inode

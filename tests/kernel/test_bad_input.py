@@ -10,9 +10,9 @@ import pytest
 from tests.kernel.attachments import (
     CONF,
     LAST_RESERVED,
-    add,
     call,
     conf_with,
+    must_add,
     refused,
     snapshot,
 )
@@ -33,7 +33,7 @@ def shared(plugins: Path) -> Iterator[Node]:
         pytest.skip("needs root, or user namespaces")
     node = Node(plugins)
     node.write_subnet_env(ipmasq="false")
-    add(node, "old").result  # noqa: B018 - it must have succeeded
+    must_add(node, "old")
     node.add_pod("a")
     yield node
     node.close()

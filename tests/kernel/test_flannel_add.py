@@ -14,6 +14,7 @@ from tests.kernel.attachments import (
     add,
     conf_with,
     leases,
+    must_add,
     ping,
     rules,
     states,
@@ -103,7 +104,7 @@ def test_result_is_printed_as_the_reference_library_prints_it(node: Node, versio
 
 def test_dns_of_the_conf_is_in_the_result(node: Node) -> None:
     dns = {"nameservers": ["10.96.0.10"], "search": ["svc.cluster.local"]}
-    assert add(node, conf=conf_with(dns=dns)).result["dns"] == dns
+    assert must_add(node, conf=conf_with(dns=dns))["dns"] == dns
 
 
 def test_nothing_is_written_to_stderr(node: Node) -> None:
@@ -120,7 +121,7 @@ def test_debug_setting_tells_the_commands(node: Node) -> None:
 
 
 def test_bridge_is_up_with_the_gateway_address_and_the_mtu(node: Node) -> None:
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     bridge = node.links()["cni0"]
     assert bridge["linkinfo"]["info_kind"] == "bridge"
     assert bridge["mtu"] == 1450
@@ -129,7 +130,7 @@ def test_bridge_is_up_with_the_gateway_address_and_the_mtu(node: Node) -> None:
 
 
 def test_host_veth_is_a_port_and_says_whose_it_is(node: Node) -> None:
-    name = add(node).result["interfaces"][1]["name"]
+    name = must_add(node)["interfaces"][1]["name"]
     veth = node.links()[name]
     assert (veth["master"], veth["mtu"], veth["ifalias"]) == (
         "cni0",
@@ -141,7 +142,7 @@ def test_host_veth_is_a_port_and_says_whose_it_is(node: Node) -> None:
 
 
 def test_pod_has_its_interface_address_and_routes(node: Node) -> None:
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     link = node.links("a")["eth0"]
     assert (link["mtu"], "UP" in link["flags"]) == (1450, True)
     assert node.addresses("a")["eth0"] == ["10.244.1.2/24"]
@@ -155,18 +156,18 @@ def test_pod_has_its_interface_address_and_routes(node: Node) -> None:
 
 def test_forwarding_is_switched_on(node: Node) -> None:
     node.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert node.run(["sysctl", "-n", "net.ipv4.ip_forward"]).stdout == "1\n"
 
 
 def test_bridge_keeps_its_mac_when_ports_come_and_go(node: Node) -> None:
-    found = {add(node, pod).result["interfaces"][0]["mac"] for pod in ("a", "b", "c")}
+    found = {must_add(node, pod)["interfaces"][0]["mac"] for pod in ("a", "b", "c")}
     assert found == {node.links()["cni0"]["address"]}
 
 
 def test_pods_reach_each_other_and_the_gateway(node: Node) -> None:
-    add(node, "a").result  # noqa: B018 - it must have succeeded
-    add(node, "b").result  # noqa: B018 - it must have succeeded
+    must_add(node, "a")
+    must_add(node, "b")
     assert ping(node, "a", "10.244.1.1")
     assert ping(node, "a", "10.244.1.3")
     assert ping(node, "b", "10.244.1.2")
@@ -174,10 +175,10 @@ def test_pods_reach_each_other_and_the_gateway(node: Node) -> None:
 
 def test_next_pod_with_the_same_address_is_reached_at_once(node: Node) -> None:
     small = {"ipam": {"rangeEnd": "10.244.1.2"}}
-    add(node, "a", conf=conf_with(**small)).result  # noqa: B018 - it must have succeeded
+    must_add(node, "a", conf=conf_with(**small))
     assert node.run(["ping", "-c1", "-W5", "10.244.1.2"]).status == 0
     assert node.cni("DEL", conf_with(**small), container_id="cid-a").status == 0
-    add(node, "b", conf=conf_with(**small)).result  # noqa: B018 - it must have succeeded
+    must_add(node, "b", conf=conf_with(**small))
     assert node.run(["ping", "-c1", "-W1", "10.244.1.2"]).status == 0
 
 
@@ -186,30 +187,30 @@ def test_pod_is_masqueraded_unless_the_daemon_does_it(
     node: Node, ip_masq: str, *, written: bool
 ) -> None:
     node.write_subnet_env(ipmasq=ip_masq)
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert any("masquerade" in line.lower() for line in rules(node)) is written
 
 
 def test_repairs_a_bridge_that_somebody_took_down_and_stripped(node: Node) -> None:
-    add(node, "a").result  # noqa: B018 - it must have succeeded
+    must_add(node, "a")
     node.run(["ip", "address", "flush", "dev", "cni0"])
     node.run(["ip", "link", "set", "cni0", "down", "mtu", "1300"])
-    add(node, "b").result  # noqa: B018 - it must have succeeded
+    must_add(node, "b")
     assert node.addresses()["cni0"] == ["10.244.1.1/24"]
     assert node.links()["cni0"]["mtu"] == 1450
     assert ping(node, "b", "10.244.1.2")
 
 
 def test_bridge_without_ports_moves_to_the_nodes_new_subnet(node: Node) -> None:
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert node.cni("DEL", CONF, container_id="cid-a").status == 0
     node.write_subnet_env(subnet="10.244.9.1/24")
-    add(node, "b").result  # noqa: B018 - it must have succeeded
+    must_add(node, "b")
     assert node.addresses()["cni0"] == ["10.244.9.1/24"]
 
 
 def test_bridge_with_ports_of_another_subnet_is_in_the_way(node: Node) -> None:
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     node.write_subnet_env(subnet="10.244.9.1/24")
     error = add(node, "b").error
     assert error["code"] == 104
@@ -241,7 +242,7 @@ GOLDEN = {
 
 
 def test_state_file_is_what_the_reference_plugin_writes(node: Node) -> None:
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert states(node) == {"cid-a": GOLDEN}
     text = node.files(STATE)["cid-a"].decode()
     assert text == json.dumps(GOLDEN, sort_keys=True, separators=(",", ":"))
@@ -250,7 +251,7 @@ def test_state_file_is_what_the_reference_plugin_writes(node: Node) -> None:
 def test_state_file_is_the_reference_test_suites(node: Node) -> None:
     node.write_subnet_env(network="10.1.0.0/16", subnet="10.1.17.1/24", mtu="1472")
     conf = {"name": "cni-flannel", "type": "flannel"}
-    add(node, conf=conf).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf)
     golden = (
         '{"ipMasq":false,"ipam":{"ranges":[[{"subnet":"10.1.17.0/24"}]],'
         '"routes":[{"dst":"10.1.0.0/16"}],"type":"host-local"},"isGateway":true,'
@@ -260,25 +261,25 @@ def test_state_file_is_the_reference_test_suites(node: Node) -> None:
 
 
 def test_state_file_is_for_root_alone(node: Node) -> None:
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert node.path(f"{STATE}/cid-a").stat().st_mode & 0o777 == 0o600
     assert node.path(STATE).stat().st_mode & 0o777 == 0o700
 
 
 def test_lease_file_holds_container_and_interface(node: Node) -> None:
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert leases(node) == {"10.244.1.2": "cid-a\r\neth0"}
 
 
 def test_last_reserved_address_is_noted(node: Node) -> None:
-    add(node, "a").result  # noqa: B018 - it must have succeeded
-    add(node, "b").result  # noqa: B018 - it must have succeeded
+    must_add(node, "a")
+    must_add(node, "b")
     assert node.files(f"{LEASES}/cbr0")["last_reserved_ip.0"] == b"10.244.1.3"
 
 
 def test_data_directories_can_be_elsewhere(node: Node) -> None:
     conf = conf_with(dataDir="/run/state", ipam={"dataDir": "/run/leases"})
-    add(node, conf=conf).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf)
     assert list(node.files("/run/state")) == ["cid-a"]
     assert "10.244.1.2" in node.files("/run/leases/cbr0")
     assert node.files("/var/lib") == {}
@@ -294,7 +295,7 @@ def test_users_limits_narrow_the_nodes_range(node: Node) -> None:
         "gateway": "10.244.1.254",
         "exclude": ["10.244.1.10", "10.244.1.12/31"],
     }
-    found = [add(node, pod, conf=conf_with(ipam=limits)).result["ips"][0] for pod in ("a", "b")]
+    found = [must_add(node, pod, conf=conf_with(ipam=limits))["ips"][0] for pod in ("a", "b")]
     assert found == [
         {"interface": 2, "address": "10.244.1.11/24", "gateway": "10.244.1.254"},
         {"interface": 2, "address": "10.244.1.14/24", "gateway": "10.244.1.254"},
@@ -311,7 +312,7 @@ def test_users_limits_narrow_the_nodes_range(node: Node) -> None:
     ids=["args", "runtimeConfig", "containerd's capitals"],
 )
 def test_requested_address_reaches_the_delegate(node: Node, wish: dict[str, Any]) -> None:
-    assert add(node, conf=conf_with(**wish)).result["ips"][0]["address"] == "10.244.1.77/24"
+    assert must_add(node, conf=conf_with(**wish))["ips"][0]["address"] == "10.244.1.77/24"
 
 
 def test_requested_address_by_cni_args(node: Node) -> None:
@@ -322,13 +323,13 @@ def test_requested_address_by_cni_args(node: Node) -> None:
 
 def test_requested_mac_is_the_pods(node: Node) -> None:
     mac = "0a:00:00:00:00:07"
-    add(node, conf=conf_with(runtimeConfig={"mac": mac})).result  # noqa: B018 - as above
+    must_add(node, conf=conf_with(runtimeConfig={"mac": mac}))
     assert node.links("a")["eth0"]["address"] == mac
 
 
 def test_users_routes_come_before_the_networks(node: Node) -> None:
     ipam = {"routes": [{"dst": "192.0.2.0/24", "gw": "10.244.1.1"}]}
-    assert add(node, conf=conf_with(ipam=ipam)).result["routes"] == [
+    assert must_add(node, conf=conf_with(ipam=ipam))["routes"] == [
         {"dst": "192.0.2.0/24", "gw": "10.244.1.1"},
         {"dst": "10.244.0.0/16"},
         {"dst": "0.0.0.0/0", "gw": "10.244.1.1"},

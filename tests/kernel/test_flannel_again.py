@@ -11,6 +11,7 @@ from tests.kernel.attachments import (
     address_of,
     delete,
     leases,
+    must_add,
     ping,
     remains,
     snapshot,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 def test_second_add_is_the_specs_error(node: Node) -> None:
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     error = add(node).error
     assert error["code"] == 4
     assert error["msg"].startswith('container veth name ("eth0") peer provided ("veth')
@@ -33,7 +34,7 @@ def test_second_add_is_the_specs_error(node: Node) -> None:
 
 def test_second_add_disturbs_nothing(node: Node) -> None:
     node.write_subnet_env(ipmasq="false", **DUAL_STACK)
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     before = snapshot(node, "a")
     assert add(node).status == 1
     assert snapshot(node, "a") == before
@@ -42,7 +43,7 @@ def test_second_add_disturbs_nothing(node: Node) -> None:
 
 def test_second_add_with_another_subnet_disturbs_nothing(node: Node) -> None:
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     state = node.files(STATE)
     node.write_subnet_env(subnet="10.244.9.1/24")
     assert add(node).status == 1
@@ -52,7 +53,7 @@ def test_second_add_with_another_subnet_disturbs_nothing(node: Node) -> None:
 
 def test_del_after_the_refused_add_leaves_nothing(node: Node) -> None:
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert add(node).status == 1
     delete(node)
     assert remains(node) == {}
@@ -73,7 +74,7 @@ def test_interface_that_somebody_else_made_is_not_touched(node: Node) -> None:
 def test_pod_that_was_made_anew_under_the_same_id_can_be_attached(node: Node) -> None:
     """Its namespace is gone, and the pair with it; lease and state are not."""
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     node.del_pod("a")
     assert until(lambda: set(node.links()) == {"lo", "cni0"})
     again = add(node)

@@ -9,10 +9,10 @@ import pytest
 
 from tests.kernel.attachments import (
     CONF,
-    add,
     call,
     conf_with,
     delete,
+    must_add,
     ping,
     remains,
     rules,
@@ -36,7 +36,7 @@ def _subnet(node: Node) -> None:
 def attach(node: Node, version: str = "1.0.0") -> tuple[dict[str, Any], dict[str, Any]]:
     """Attach pod `a`; the conf and the result."""
     conf = conf_with(cniVersion=version)
-    return conf, add(node, conf=conf).result
+    return conf, must_add(node, conf=conf)
 
 
 def chained(kind: str, previous: dict[str, Any], **keys: Any) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def test_del_without_result_as_the_old_versions_have_it(node: Node) -> None:
 def test_chain_of_kube_flannel(node: Node) -> None:
     """The conflist that its manifest installs, in its version."""
     conf = {**CONF, "cniVersion": "0.3.1"}
-    result = add(node, conf=conf).result
+    result = must_add(node, conf=conf)
     after = add_next(node, "portmap", result, capabilities={"portMappings": True})
     assert after == result
     del_next(node, "portmap", after, capabilities={"portMappings": True})

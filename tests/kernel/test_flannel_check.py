@@ -13,9 +13,9 @@ from tests.kernel.attachments import (
     LEASES,
     STATE,
     SUBNET_ENV,
-    add,
     call,
     conf_with,
+    must_add,
     snapshot,
     with_result,
 )
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def attach(node: Node, conf: dict[str, Any] = CONF) -> dict[str, Any]:
     """Attach pod `a` in both families, masqueraded; the conf for its CHECK."""
     node.write_subnet_env(ipmasq="false", **DUAL_STACK)
-    return with_result(conf, add(node, conf=conf).result)
+    return with_result(conf, must_add(node, conf=conf))
 
 
 def told(node: Node, conf: dict[str, Any]) -> str:

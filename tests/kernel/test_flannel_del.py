@@ -21,6 +21,7 @@ from tests.kernel.attachments import (
     forge_plugin,
     keep_carrier,
     leases,
+    must_add,
     ping,
     remains,
     rules,
@@ -176,7 +177,7 @@ def test_del_without_a_namespace_finds_the_link(
 def test_del_with_prev_result_of_every_version(node: Node, version: str) -> None:
     conf = conf_with(cniVersion=version)
     node.write_subnet_env()
-    result = add(node, conf=conf).result
+    result = must_add(node, conf=conf)
     lose_state(node)
     delete(node, conf=with_result(conf, result))
     assert remains(node) == {}
@@ -240,7 +241,7 @@ def test_del_after_an_add_that_failed(node: Node) -> None:
 
 def test_del_leaves_the_other_pods_alone(node: Node, attached: Outcome) -> None:
     del attached
-    add(node, "b").result  # noqa: B018 - it must have succeeded
+    must_add(node, "b")
     delete(node, "a")
     assert leases(node) == {"10.244.1.3": "cid-b\r\neth0"}
     assert list(states(node)) == ["cid-b"]
@@ -251,7 +252,7 @@ def test_del_leaves_the_other_pods_alone(node: Node, attached: Outcome) -> None:
 def test_del_leaves_a_strangers_interface_of_that_name_alone(node: Node) -> None:
     """The attachment is gone; somebody gave the pod another eth0, whose peer is no port."""
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     node.run(["ip", "-n", "a", "link", "del", "eth0"])
     pair = ["foreign", "type", "veth", "peer", "name", "eth0", "netns", "a"]
     node.run(["ip", "link", "add", *pair])
@@ -262,7 +263,7 @@ def test_del_leaves_a_strangers_interface_of_that_name_alone(node: Node) -> None
 
 def test_del_leaves_a_strangers_host_veth_of_the_hashed_name_alone(node: Node) -> None:
     node.write_subnet_env()
-    name = add(node).result["interfaces"][1]["name"]
+    name = must_add(node)["interfaces"][1]["name"]
     node.run(["ip", "link", "del", name])
     node.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "elsewhere"])
     delete(node)
@@ -272,10 +273,10 @@ def test_del_leaves_a_strangers_host_veth_of_the_hashed_name_alone(node: Node) -
 def test_del_of_an_attachment_whose_hashed_name_was_taken(node: Node) -> None:
     """A stranger's link of the name makes ADD pass to another one, and DEL finds that."""
     node.write_subnet_env()
-    name = add(node).result["interfaces"][1]["name"]
+    name = must_add(node)["interfaces"][1]["name"]
     delete(node)
     node.run(["ip", "link", "add", name, "type", "veth", "peer", "name", "elsewhere"])
-    other = add(node).result["interfaces"][1]["name"]
+    other = must_add(node)["interfaces"][1]["name"]
     assert other != name
     delete(node)
     assert other not in node.links()
@@ -314,7 +315,7 @@ def test_users_bridge_is_known_from_the_state(node: Node) -> None:
     """The conf has been changed since the ADD: what ADD wrote down counts."""
     node.write_subnet_env()
     conf = conf_with(delegate={"bridge": "br7"})
-    add(node, conf=conf).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf)
     delete(node, conf=CONF)
     assert list(node.links()) == ["lo", "br7"]
     assert leases(node) == {}
@@ -328,7 +329,7 @@ def test_delegates_failure_is_told_and_the_state_kept_for_the_retry(node: Node) 
     node.write_subnet_env()
     forge_plugin(node, "frail", FRAIL)
     conf = conf_with(delegate={"type": "frail"})
-    add(node, conf=conf).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf)
     before = node.files(STATE)
     node.write("/run/refuse", "")
     error = call(node, "DEL", conf=conf).error
@@ -356,7 +357,7 @@ esac"""
 
 def test_lease_that_cannot_be_removed_keeps_the_state_but_not_the_link(node: Node) -> None:
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     directory = f"{LEASES}/cbr0"
     node.run(["mount", "--bind", directory, directory])
     node.run(["mount", "-o", "remount,bind,ro", directory])
@@ -374,7 +375,7 @@ def test_lease_that_cannot_be_removed_keeps_the_state_but_not_the_link(node: Nod
 def test_failure_that_a_retry_can_cure_never_sounds_like_success(node: Node, text: str) -> None:
     """The runtime takes these words for "gone already", and never calls again."""
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     node.run(["mount", "--bind", f"{LEASES}/cbr0", f"{LEASES}/cbr0"])
     node.run(["mount", "-o", "remount,bind,ro", f"{LEASES}/cbr0"])
     error: dict[str, Any] = call(node, "DEL").error

@@ -17,6 +17,7 @@ from tests.kernel.attachments import (
     delete,
     forge_plugin,
     leases,
+    must_add,
     ping,
     remains,
     states,
@@ -41,7 +42,7 @@ def _subnet(node: Node) -> None:
 @needs_go
 def test_ptp_as_delegate(node: Node) -> None:
     conf = conf_with(cniVersion="1.0.0", delegate={"type": "ptp"})
-    result = add(node, conf=conf).result
+    result = must_add(node, conf=conf)
     assert result["ips"][0]["address"] == "10.244.1.2/24"
     assert result["interfaces"][1]["name"] == "eth0"
     assert ping(node, "a", "10.244.1.1")
@@ -54,7 +55,7 @@ def test_ptp_as_delegate(node: Node) -> None:
 def test_macvlan_as_delegate(node: Node) -> None:
     node.run(["ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "switch"])
     conf = conf_with(cniVersion="1.0.0", delegate={"type": "macvlan", "master": "uplink"})
-    add(node, conf=conf).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf)
     assert node.links("a")["eth0"]["linkinfo"]["info_kind"] == "macvlan"
     assert node.links("a")["eth0"]["mtu"] == 1450
     assert node.addresses("a")["eth0"] == ["10.244.1.2/24"]
@@ -67,7 +68,7 @@ def test_references_bridge_as_delegate_under_another_name(node: Node) -> None:
     shutil.copy(f"{GO}/bridge", node.path("/run/go-bridge"))
     node.cni_path = f"/run:{node.cni_path}"
     conf = conf_with(cniVersion="1.0.0", delegate={"type": "go-bridge", "isGateway": True})
-    result = add(node, conf=conf).result
+    result = must_add(node, conf=conf)
     assert [one["name"] for one in result["interfaces"]][::2] == ["cni0", "eth0"]
     assert ping(node, "a", "10.244.1.1")
     delete(node, conf=conf)
@@ -79,7 +80,7 @@ def test_references_host_local_as_ipam(node: Node) -> None:
     shutil.copy(f"{GO}/host-local", node.path("/run/go-local"))
     node.cni_path = f"/run:{node.cni_path}"
     conf = conf_with(cniVersion="1.0.0", ipam={"type": "go-local"})
-    assert add(node, conf=conf).result["ips"][0]["address"] == "10.244.1.2/24"
+    assert must_add(node, conf=conf)["ips"][0]["address"] == "10.244.1.2/24"
     assert leases(node) == {"10.244.1.2": "cid-a\r\neth0"}
     assert ping(node, "a", "10.244.1.1")
     delete(node, conf=conf)
@@ -90,7 +91,7 @@ def test_references_host_local_as_ipam(node: Node) -> None:
 def test_static_as_ipam(node: Node) -> None:
     addresses = [{"address": "10.244.1.40/24", "gateway": "10.244.1.1"}]
     conf = conf_with(cniVersion="1.0.0", ipam={"type": "static", "addresses": addresses})
-    assert add(node, conf=conf).result["ips"] == [
+    assert must_add(node, conf=conf)["ips"] == [
         {"address": "10.244.1.40/24", "gateway": "10.244.1.1", "interface": 2}
     ]
     assert ping(node, "a", "10.244.1.1")
@@ -165,7 +166,7 @@ def test_delegate_is_told_conf_and_call(node: Node) -> None:
 def test_delegate_is_told_the_same_conf_and_the_result_at_del(node: Node) -> None:
     forge_plugin(node, "record", RECORDS)
     conf = conf_with(delegate={"type": "record"})
-    result = add(node, conf=conf).result
+    result = must_add(node, conf=conf)
     node.path("/run/flannel/subnet.env").unlink()
     delete(node, conf=with_result(conf, result))
     sent_at_add, _ = told(node, "ADD")
@@ -178,7 +179,7 @@ def test_delegate_is_told_the_same_conf_and_the_result_at_del(node: Node) -> Non
 def test_check_is_passed_on(node: Node) -> None:
     forge_plugin(node, "record", RECORDS)
     conf = conf_with(delegate={"type": "record"})
-    result = add(node, conf=conf).result
+    result = must_add(node, conf=conf)
     assert call(node, "CHECK", conf=with_result(conf, result)).stdout == ""
     assert told(node, "CHECK")[0]["prevResult"] == result
     forge_plugin(node, "record", 'echo \'{"code": 107, "msg": "it differs"}\'; exit 1')
@@ -208,7 +209,7 @@ def test_delegates_stderr_is_passed_on(node: Node) -> None:
 
 def test_result_without_a_version_has_the_confs(node: Node) -> None:
     forge_plugin(node, "record", RECORDS.replace('"cniVersion": "1.1.0", ', ""))
-    assert add(node, conf=conf_with(delegate={"type": "record"})).result == {
+    assert must_add(node, conf=conf_with(delegate={"type": "record"})) == {
         "cniVersion": "1.1.0",
         "ips": [{"address": "10.244.1.9/24"}],
     }
@@ -301,7 +302,7 @@ def test_plugin_that_misbehaves_at_add(node: Node, name: str, kind: str) -> None
 def test_plugin_that_misbehaves_at_del_keeps_the_state(node: Node, name: str) -> None:
     forge_plugin(node, "bad", RECORDS)
     conf = conf_with(delegate={"type": "bad"})
-    add(node, conf=conf).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf)
     before = node.files(STATE)
     script, words = BAD_PLUGINS[name]
     forge_plugin(node, "bad", script)
@@ -325,7 +326,7 @@ def test_plugin_that_prints_at_del_has_done_its_work(node: Node) -> None:
 def test_ipam_that_fails_at_del_still_lets_the_link_go(node: Node) -> None:
     forge_plugin(node, "frail", RECORDS)
     conf = conf_with(ipam={"type": "frail"})
-    add(node, conf=conf).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf)
     forge_plugin(node, "frail", "cat >/dev/null; exit 7")
     assert call(node, "DEL", conf=conf).error["code"] == 105
     assert set(node.links()) == {"lo", "cni0"}

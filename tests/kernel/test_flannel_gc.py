@@ -11,10 +11,10 @@ from tests.kernel.attachments import (
     CONF,
     LEASES,
     STATE,
-    add,
     call,
     conf_with,
     leases,
+    must_add,
     ping,
     remains,
     rules,
@@ -35,7 +35,7 @@ def pods(node: Node) -> tuple[str, ...]:
     """Attach three masqueraded pods."""
     node.write_subnet_env(ipmasq="false")
     for pod in PODS:
-        add(node, pod).result  # noqa: B018 - it must have succeeded
+        must_add(node, pod)
     return PODS
 
 
@@ -111,8 +111,8 @@ def test_absent_list_frees_the_lease_of_a_pod_that_is_provably_gone(
 def test_interfaces_count_one_by_one(node: Node) -> None:
     node.write_subnet_env()
     other = conf_with(delegate={})
-    add(node).result  # noqa: B018 - it must have succeeded
-    add(node, conf=other, ifname="net1").result  # noqa: B018 - it must have succeeded
+    must_add(node)
+    must_add(node, conf=other, ifname="net1")
     collect(node, listing("a"))
     assert leases(node) == {"10.244.1.2": "cid-a\r\neth0"}
     assert list(states(node)) == ["cid-a"]
@@ -123,7 +123,7 @@ def test_other_networks_are_left_alone(node: Node, pods: tuple[str, ...]) -> Non
     del pods
     other = conf_with(name="other", subnetFile="/run/flannel/other.env", delegate={"bridge": "br1"})
     node.write_subnet_env("/run/flannel/other.env", subnet="10.244.8.1/24", ipmasq="false")
-    add(node, "d", conf=other).result  # noqa: B018 - it must have succeeded
+    must_add(node, "d", conf=other)
     collect(node, listing())
     assert veths(node) == {"cid-d"}
     assert leases(node, "other") == {"10.244.8.2": "cid-d\r\neth0"}

@@ -23,6 +23,7 @@ from tests.kernel.attachments import (
     delete,
     keep_carrier,
     leases,
+    must_add,
     ping,
     remains,
     rules,
@@ -133,7 +134,7 @@ def test_ours_removes_what_theirs_has_made_with_a_changed_conf(node: Node) -> No
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_theirs_removes_what_ours_has_made(node: Node, version: str) -> None:
-    add(node, conf=conf_of(version)).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf_of(version))
     assert ping(node, "a", "10.244.1.1")
     go_deletes(node)
     assert set(node.links()) == {"lo", "cni0"}
@@ -142,7 +143,7 @@ def test_theirs_removes_what_ours_has_made(node: Node, version: str) -> None:
 
 
 def test_theirs_reads_the_state_that_ours_has_written(node: Node) -> None:
-    add(node, conf=conf_of("1.0.0")).result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=conf_of("1.0.0"))
     assert states(node) == {"cid-a": rendered("1.0.0")}
 
 
@@ -179,13 +180,13 @@ def test_pods_of_both_reach_each_other(node: Node) -> None:
 
 def test_bridge_of_theirs_keeps_its_mac_when_ours_joins(node: Node) -> None:
     before = go_adds(node, "a").result["interfaces"][0]["mac"]
-    result = add(node, "b", conf=conf_of("1.0.0")).result
+    result = must_add(node, "b", conf=conf_of("1.0.0"))
     assert result["interfaces"][0]["mac"] == before == node.links()["cni0"]["address"]
 
 
 def test_both_take_turns_in_one_pool(node: Node) -> None:
     """Each sees the other's leases, though only ours keeps an index of them."""
-    add(node, "a", conf=conf_of("1.0.0")).result  # noqa: B018 - it must have succeeded
+    must_add(node, "a", conf=conf_of("1.0.0"))
     go_adds(node, "b")
     go_deletes(node, "a")
     again = add(node, "a", conf=conf_of("1.0.0"))

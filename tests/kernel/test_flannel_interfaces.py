@@ -12,10 +12,10 @@ from tests.kernel.attachments import (
     CONF,
     STATE,
     SUBNET_ENV,
-    add,
     conf_with,
     delete,
     leases,
+    must_add,
     ping,
     remains,
     states,
@@ -48,7 +48,7 @@ def _subnet(node: Node) -> None:
 
 def attach_twice(node: Node) -> None:
     for ifname in IFNAMES:
-        add(node, conf=CONFS[ifname], ifname=ifname).result  # noqa: B018 - it must have succeeded
+        must_add(node, conf=CONFS[ifname], ifname=ifname)
 
 
 # -------------------------------------------------------------------------- two on the same network
@@ -63,9 +63,9 @@ def test_each_interface_has_its_lease_and_its_state(node: Node) -> None:
 
 
 def test_second_add_does_not_touch_the_first_ones_state(node: Node) -> None:
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     before = node.files(STATE)["cid-a"]
-    add(node, conf=CONFS["net1"], ifname="net1").result  # noqa: B018 - it must have succeeded
+    must_add(node, conf=CONFS["net1"], ifname="net1")
     assert node.files(STATE)["cid-a"] == before
 
 
@@ -116,7 +116,7 @@ def test_masquerade_rules_of_both_go(node: Node, order: tuple[str, str]) -> None
 
 def attach_to_both(node: Node) -> None:
     for ifname, conf in zip(IFNAMES, NETWORKS.values(), strict=True):
-        add(node, conf=conf, ifname=ifname).result  # noqa: B018 - it must have succeeded
+        must_add(node, conf=conf, ifname=ifname)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(NETWORKS)), ids=">".join)
@@ -138,7 +138,7 @@ def test_networks_that_share_a_directory_do_not_disturb_each_other(
 
 def test_state_of_another_network_is_not_taken_for_ours(node: Node) -> None:
     """The runtime deletes `other` on eth0 although eth0 is on `cbr0`: a mistake, not a licence."""
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     delete(node, conf=OTHER)
     assert list(leases(node).values()) == ["cid-a\r\neth0"]
     assert [state["name"] for state in states(node).values()] == ["cbr0"]
@@ -157,8 +157,8 @@ def test_state_that_the_reference_plugin_kept_for_both_interfaces(node: Node) ->
 
 def test_names_of_state_files_cannot_collide(node: Node) -> None:
     """A container may be called like another one and its interface, but never with a colon."""
-    add(node, "a", "x", conf=CONFS["net1"], ifname="net1").result  # noqa: B018 - as above
-    add(node, "b", "x-net1").result  # noqa: B018 - it must have succeeded
+    must_add(node, "a", "x", conf=CONFS["net1"], ifname="net1")
+    must_add(node, "b", "x-net1")
     assert sorted(states(node)) == ["x-net1", "x:net1"]
     text = node.files(STATE)["x:net1"]
     assert json.loads(text)["name"] == "cbr0"

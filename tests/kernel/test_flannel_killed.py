@@ -23,6 +23,7 @@ from tests.kernel.attachments import (
     leases,
     locked,
     lockers,
+    must_add,
     ping,
     remains,
     running,
@@ -85,7 +86,7 @@ def test_add_after_a_killed_add_works_and_its_del_leaves_nothing(
     node: Node, call_name: str, number: int
 ) -> None:
     strike(node, call_name, number)
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert len(leases(node)) == 1
     assert ping(node, "a", "10.244.1.1")
     keep_carrier(node)

@@ -15,6 +15,7 @@ from tests.kernel.attachments import (
     conf_with,
     delete,
     forge_plugin,
+    must_add,
     remains,
     running,
     snapshot,
@@ -43,7 +44,7 @@ def test_node_that_is_ready(node: Node) -> None:
 
 def test_node_with_pods_is_ready(node: Node) -> None:
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     assert call(node, "STATUS").stdout == ""
 
 
@@ -94,7 +95,7 @@ def test_value_of_subnet_env_is_wrong(node: Node, key: str, value: str) -> None:
 
 def test_bridge_of_another_subnet_with_ports(node: Node) -> None:
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     node.write_subnet_env(subnet="10.244.9.1/24")
     error = unavailable(node)
     assert '"cni0" already has an IP address different from 10.244.9.1/24' in error["msg"]
@@ -103,7 +104,7 @@ def test_bridge_of_another_subnet_with_ports(node: Node) -> None:
 def test_bridge_of_another_subnet_without_ports(node: Node) -> None:
     """The next ADD moves it."""
     node.write_subnet_env()
-    add(node).result  # noqa: B018 - it must have succeeded
+    must_add(node)
     delete(node)
     node.write_subnet_env(subnet="10.244.9.1/24")
     assert call(node, "STATUS").status == 0
@@ -117,9 +118,9 @@ def test_link_that_is_no_bridge_has_its_name(node: Node) -> None:
 
 def test_pool_is_empty(node: Node) -> None:
     node.write_subnet_env()
-    add(node, "a", conf=SMALL).result  # noqa: B018 - it must have succeeded
+    must_add(node, "a", conf=SMALL)
     assert call(node, "STATUS", conf=SMALL).status == 0
-    add(node, "b", conf=SMALL).result  # noqa: B018 - it must have succeeded
+    must_add(node, "b", conf=SMALL)
     message = unavailable(node, conf=SMALL)["msg"]
     assert message == "no IP addresses available in range set: 10.244.1.1-10.244.1.3"
 
@@ -127,7 +128,7 @@ def test_pool_is_empty(node: Node) -> None:
 def test_pool_that_would_heal_itself_is_not_empty(node: Node) -> None:
     node.write_subnet_env()
     for pod in ("a", "b"):
-        add(node, pod, conf=SMALL).result  # noqa: B018 - it must have succeeded
+        must_add(node, pod, conf=SMALL)
     node.path(f"{LEASES}/cbr0/10.244.1.2").write_bytes(b"")
     assert call(node, "STATUS", conf=SMALL).status == 0
 
@@ -171,7 +172,7 @@ def test_add_waits_for_the_file_to_appear(node: Node) -> None:
     """
     with running(node, "sh", "-c", script):
         node.write("/run/started", "now")
-        result = add(node, conf=conf_with(subnetFileWait=30)).result
+        result = must_add(node, conf=conf_with(subnetFileWait=30))
     assert result["ips"][0]["address"] == "10.244.1.2/24"
 
 
