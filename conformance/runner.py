@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from conformance import report
-from conformance.case import CASES, PLUGINS, CaseError, load, spread
+from conformance.case import CASES, PLUGINS, SINCE, CaseError, load, spread
 from conformance.steps import Play
 from conformance.world import World, WorldError
 
@@ -87,6 +87,10 @@ class Runner:
         case = instance.case
         if instance.version not in versions:
             return f"{instance.plugin} does not support version {instance.version}"
+        for step in case.steps:
+            verb = step.get("verb", "")
+            if SINCE.get(verb, "0.1.0") not in {*versions, "0.1.0"}:
+                return f"{instance.plugin} has no {verb}"
         if case.needs and not self.has_feature(case.needs):
             return f"the kernel has no {case.needs}"
         if case.lacks and self.has_feature(case.lacks):

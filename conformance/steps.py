@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 import json
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 FOLDER = "/run/given"
 TIME_LIMIT = 30.0
+SETTLE_LIMIT = 2.0
 
 
 class Call(NamedTuple):
@@ -224,9 +226,17 @@ class Play:
             changes = difference(unchanging(before), unchanging(state))
             lines += [f"changed by a call that must change nothing: {line}" for line in changes]
         if expect.get("clean"):
-            words = {call.environ.get("CNI_CONTAINERID", "") for call in self.calls} - {""}
-            lines += [f"left: {line}" for line in remains(self.start, state, words)]
+            lines += [f"left: {line}" for line in self._remains(state)]
         return lines
+
+    def _remains(self, state: dict[str, Any]) -> list[str]:
+        """List what attachments have left; the kernel takes a namespace's links away in its time."""
+        words = {call.environ.get("CNI_CONTAINERID", "") for call in self.calls} - {""}
+        end = time.monotonic() + SETTLE_LIMIT
+        while (found := remains(self.start, state, words)) and time.monotonic() < end:
+            time.sleep(0.05)
+            state = self.world.state()
+        return found
 
 
 def amended(result: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

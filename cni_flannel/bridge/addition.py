@@ -107,7 +107,7 @@ def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3)
     macs = random_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
     interfaces = plan.interfaces(conf, args, bridge, name=name, macs=macs)
     if conf.vlan and conf.is_gateway:
-        interfaces += _vlan_interface(ends, conf.gateway_holder)
+        interfaces += _vlan_interface(ends, conf)
     attachment = Attachment(conf.name, args.container_id, args.ifname)
     todo: list[steps.Step] = []
     if conf.ip_masq and layer3.addresses:
@@ -141,6 +141,8 @@ def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
     raise problem
 
 
-def _vlan_interface(ends: Ends, name: str) -> list[dict[str, Any]]:
-    link = ends.host.get_link(name)
-    return [] if link is None else [{"name": link.name, "mac": link.mac, "mtu": link.mtu}]
+def _vlan_interface(ends: Ends, conf: BridgeConf) -> list[dict[str, Any]]:
+    link = ends.host.get_link(conf.gateway_holder)
+    if link is None:
+        return []
+    return [{"name": link.name, "mac": link.mac, **plan.reported_mtu(conf, link.mtu)}]

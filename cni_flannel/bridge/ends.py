@@ -14,7 +14,7 @@ from cni import errors
 from cni.errors import CNIError
 from cni.validate import PHRASES_OF_SUCCESS
 from cni_flannel.kernel import netns
-from cni_flannel.kernel.handle import Handle
+from cni_flannel.kernel.handle import AddressEvents, Handle
 from cni_flannel.kernel.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
@@ -100,6 +100,10 @@ class Ends:
     def entered_pod(self) -> netns.entered:
         """A block in which this thread is in the pod's namespace."""
         return netns.entered(self.netns_fd)
+
+    def pod_address_events(self) -> AddressEvents:
+        """What happens to the pod's IPv6 addresses from now on."""
+        return AddressEvents(self.netns_fd)
 
     def host_index(self, name: str) -> int:
         """The ifindex of a host link; NetlinkError ENODEV if there is none."""

@@ -142,6 +142,10 @@ def attach(
             steps.append(PodSysctls(_pod_sysctls(conf, ifname, layer3.families)))
         routes = layer3.container_routes
         steps.append(ConfigurePod(ifname, layer3.addresses, routes, dad=conf.enabledad))
+        if conf.enabledad and 6 in layer3.families:
+            from cni_flannel.bridge.steps_dad import DetectDuplicates  # rarely asked for
+
+            steps.append(DetectDuplicates(ifname, layer3.addresses))
     on_link = [prefix.address for prefix in layer3.addresses] if layer3.gateways else []
     steps.append(Finish(attachment, name, bridge, [] if conf.vlan else on_link, pod_mac))
     return steps
@@ -200,10 +204,15 @@ def interfaces(
     """The result's interfaces, in the order that chained plugins rely on."""
     mtu = conf.mtu or DEFAULT_MTU
     return [
-        {"name": bridge.name, "mac": bridge.mac, "mtu": bridge.mtu},
-        {"name": name, "mac": macs[0], "mtu": mtu},
-        {"name": args.ifname, "mac": macs[1], "mtu": mtu, "sandbox": args.netns},
+        {"name": bridge.name, "mac": bridge.mac, **reported_mtu(conf, bridge.mtu)},
+        {"name": name, "mac": macs[0], **reported_mtu(conf, mtu)},
+        {"name": args.ifname, "mac": macs[1], **reported_mtu(conf, mtu), "sandbox": args.netns},
     ]
+
+
+def reported_mtu(conf: BridgeConf, mtu: int) -> dict[str, int]:
+    """An interface's ``mtu`` for the result: the specification has the key from 1.1.0 on."""
+    return {"mtu": mtu} if conf.raw.get("cniVersion") == "1.1.0" else {}
 
 
 def result(conf: BridgeConf, layer3: Layer3, interfaces: list[dict[str, Any]]) -> dict[str, Any]:

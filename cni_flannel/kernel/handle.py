@@ -3,7 +3,8 @@
 Knows: socket options, sequence numbers, batches, dumps (netlink(7), rtnetlink(7)). Must not
 know: what a message means (``rtnl``). The only place that opens a netlink socket. The kernel
 answers before ``sendmsg`` returns, and continues a dump inside ``recvmsg``, so that no read
-here ever waits: silence is an error, not a hang. Imports errno, cni.native.
+here ever waits: silence is an error, not a hang. (``AddressEvents`` waits: for others, for a
+limited time.) Imports errno, cni.native.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ DUMP_ATTEMPTS = 50
 """How often a dump is read again because something changed while it ran."""
 
 _NETLINK_ROUTE = 0
+_RTMGRP_IPV6_IFADDR = 0x100
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER = 1 << 20  # a link costs 3.3 KiB of it; the default holds 64
 _SOL_NETLINK = 270
@@ -241,6 +243,34 @@ class Handle:
             if error.errno in {errno.ENODEV, errno.ENOENT}:
                 return []
             raise
+
+
+class AddressEvents:
+    """The changes of a namespace's IPv6 addresses, from the moment this is made."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, netns_fd: int) -> None:
+        """Subscribe in the namespace ``netns_fd``. OSError."""
+        with netns.entered(netns_fd):
+            self._socket = _open()
+        self._socket.bind((0, _RTMGRP_IPV6_IFADDR))
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the next one; False when there was none in time."""
+        self._socket.settimeout(timeout_s)
+        try:
+            self._socket.recv(_BUFFER)
+        except TimeoutError:
+            return False
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # some were lost: then there were some
+                raise
+        return True
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._socket.close()
 
 
 def _open() -> socket.socket:

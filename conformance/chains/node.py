@@ -53,20 +53,25 @@ CHAINED: tuple[dict[str, Any], ...] = (
 )
 
 
-def first_plugin(plugin: str) -> dict[str, Any]:
+def first_plugin(plugin: str, *, dual: bool) -> dict[str, Any]:
     """Return the conf of the plugin under test, as kube-flannel has it, or for a bare `bridge`."""
     delegate = {"hairpinMode": True, "isDefaultGateway": True}
     if plugin == "flannel":
         return {"type": plugin, "delegate": delegate}
     ranges = [[{"subnet": "10.244.1.0/24"}], [{"subnet": "fd00:f1:0:1::/64"}]]
-    ipam = {"type": "host-local", "ranges": ranges}
+    ipam = {"type": "host-local", "ranges": ranges[: 2 if dual else 1]}
     return {"type": plugin, "bridge": "cni0", "mtu": 1450, **delegate, "ipam": ipam}
 
 
-def conflist(version: str, plugin: str, without: Sequence[str] = ()) -> Conflist:
+def conflist(
+    version: str, plugin: str, without: Sequence[str] = (), *, dual: bool = True
+) -> Conflist:
     """Return kube-flannel's list for 0.3.1, else the full one; `without` plugins that cannot be."""
     chained = [PORTMAP] if version == "0.3.1" else [*CHAINED]
-    plugins = [first_plugin(plugin), *(one for one in chained if one["type"] not in without)]
+    plugins = [
+        first_plugin(plugin, dual=dual),
+        *(one for one in chained if one["type"] not in without),
+    ]
     document = {"name": "cbr0", "cniVersion": version, "plugins": plugins}
     return Conflist.parse(json.dumps(document).encode())
 
@@ -90,11 +95,12 @@ class Node:
     version; `shimmed` calls all of them behind shims, so that one can be made to fail.
     """
 
-    def __init__(self, bin_dir: Path, conflist: Conflist) -> None:
+    def __init__(self, bin_dir: Path, conflist: Conflist, *, dual: bool = True) -> None:
         self.conflist = conflist
+        self.dual = dual
         self.world = World(bin_dir)
         try:
-            self.world.write_subnet_env(**DUAL)
+            self.world.write_subnet_env(**(DUAL if dual else {}))
             self.netns = {pod: self.world.add_pod(pod) for pod in (*PODS, "outside")}
             self.world.run(["sh", "-c", NETWORK])
             self.plugins = [str(plugin["type"]) for plugin in conflist.plugins]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from conformance.chains.node import HOST_PORT, LIMIT, MAC, NODE, POD_PORT, SOMAXCONN
+from conformance.chains.node import HOST_PORT, LIMIT, MAC, NODE, OUTSIDE, POD_PORT, SOMAXCONN
 from conformance.chains.traffic import Server, hello, is_reached, rate
 from conformance.conflist import number
 from conformance.runtime import PluginError
 
 if TYPE_CHECKING:
     from conformance.chains.node import Node
-    from conformance.conflist import Attachment
+    from conformance.conflist import Attachment, Conflist
     from conformance.stress.figure import Figure
 
 _AMOUNT = 1_200_000  # bytes; one burst of them is not limited
@@ -85,7 +85,8 @@ def _judge_results(node: Node, figure: Figure, results: list[dict[str, Any]]) ->
 
 def _reach(node: Node, figure: Figure, results: list[dict[str, Any]]) -> None:
     """Pods from one another, from the node and from outside; the host port from everywhere."""
-    ways = [("outside", address, HOST_PORT, "one") for address in NODE]
+    nodes = NODE if node.dual else NODE[:1]
+    ways = [("outside", address, HOST_PORT, "one") for address in nodes]
     ways += [("two", NODE[0], HOST_PORT, "one"), ("one", NODE[0], HOST_PORT, "one")]
     ways += [("", NODE[0], HOST_PORT, "one"), ("", "127.0.0.1", HOST_PORT, "one")]
     for here in ("one", "two", "", "outside"):
@@ -120,10 +121,10 @@ def _limit(node: Node, figure: Figure, results: list[dict[str, Any]]) -> None:
 
 def _filter(node: Node, figure: Figure, results: list[dict[str, Any]]) -> None:
     """On a node that forwards nothing, pods reach others through firewall's rules alone."""
-    policies = "iptables -P FORWARD {0}; ip6tables -P FORWARD {0}"
+    policies = "iptables -P FORWARD {0}" + ("; ip6tables -P FORWARD {0}" if node.dual else "")
     node.world.run(["sh", "-c", policies.format("DROP")])
     with Server(node.space("outside"), "outside", POD_PORT):
-        for address in ("192.0.2.2", "fd00:ff::2"):
+        for address in OUTSIDE if node.dual else OUTSIDE[:1]:
             if hello(node.space("one"), address, POD_PORT) != "outside":
                 figure.fail(f"{node.conflist.version}: firewall: one -> {address}")
             figure.count("connections")
@@ -135,28 +136,49 @@ def _filter(node: Node, figure: Figure, results: list[dict[str, Any]]) -> None:
 def _check(node: Node, figure: Figure, one: Attachment, two: Attachment) -> None:
     """CHECK accepts what the chain made, a changed MAC included, and sees later changes."""
     for each in (one, two):
-        node.runtime.check(node.conflist, each)
+        node.runtime.check(_checkable(node, each), each)
         figure.count("checks")
+    if "tuning" not in node.plugins:
+        return
     node.world.run(["ip", "-n", "one", "link", "set", "eth0", "address", "02:00:5e:10:00:99"])
     figure.count("checks")
     try:
-        node.runtime.check(node.conflist, one)
+        node.runtime.check(_checkable(node, one), one)
         figure.fail(f"{node.conflist.version}: CHECK accepts a MAC that nobody gave")
     except PluginError as error:
-        figure.progress(f"refused as it should be: {error}")
+        if error.plugin != node.plugins[0]:
+            figure.fail(f"{node.conflist.version}: a wrong MAC is seen first by {error}")
     node.world.run(["ip", "-n", "one", "link", "set", "eth0", "address", MAC])
-    node.runtime.check(node.conflist, one)
+    node.runtime.check(_checkable(node, one), one)
     figure.count("checks")
 
 
-def run_failures(node: Node, figure: Figure, normal: dict[str, Any]) -> None:
-    """Each plugin fails once at DEL and at ADD, before and after its work; then nothing is left."""
+def _checkable(node: Node, attachment: Attachment) -> Conflist:
+    """Leave out of the list whose CHECK cannot succeed in containernetworking-plugins 1.1.1.
+
+    portmap looks for the rules of both families wherever there are mappings, though the pod may
+    have one, and in one list for both; bandwidth, where nothing is limited, ends in a panic.
+    """
+    broken = "portmap" if attachment.capabilities else "bandwidth"
+    plugins = [plugin for plugin in node.conflist.plugins if plugin["type"] != broken]
+    return node.conflist._replace(plugins=plugins)
+
+
+def run_failures(node: Node, figure: Figure, normal: dict[str, Any], *, quick: bool) -> None:
+    """Each plugin fails once at DEL and at ADD, before and after its work; then nothing is left.
+
+    But not firewall after its ADD: at DEL it goes by the result, and of an ADD that has failed a
+    runtime keeps none. `quick` is one DEL a plugin.
+    """
     cases = [
         (plugin, command, when)
         for plugin in node.plugins
         for command in ("DEL", "ADD")
         for when in ("before", "after")
+        if (plugin, command, when) != ("firewall", "ADD", "after")
     ]
+    if quick:
+        cases = [case for case in cases if case[1] == "DEL"][1::2]
     for count, (plugin, command, when) in enumerate(cases):
         what = f"{plugin} failing {when} its {command}"
         attachment = node.attachment("one", count)
@@ -198,9 +220,9 @@ def run_garbage(node: Node, figure: Figure, normal: dict[str, Any]) -> None:
         for name, text in node.state()["files"].items()
         if name.startswith("/var/lib/cni/networks/cbr0/") and "\r\n" in text
     )
-    if leases != ["cid-kept", "cid-kept"]:
+    if leases != ["cid-kept"] * (2 if node.dual else 1):
         figure.fail(f"{node.conflist.version}: after GC the leases are of {leases}")
-    node.runtime.check(node.conflist, kept)
+    node.runtime.check(_checkable(node, kept), kept)
     with Server(node.space("two"), "two", POD_PORT):
         if hello(node.space("outside"), addresses(result)[0], POD_PORT) != "two":
             figure.fail(f"{node.conflist.version}: after GC the valid pod is not reached")

@@ -17,18 +17,17 @@ from conformance.runtime import PluginError
 from conformance.stress.figure import Figure, options
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from argparse import Namespace
 
-VERSIONS = ("0.3.1", "1.0.0", "1.1.0")
+VERSIONS = {"0.3.1": True, "1.0.0": False, "1.1.0": True}  # version -> with both families
 
 
 def main(argv: list[str]) -> int:
     """Run every scenario with every list."""
     parser = options("runtime", "conflists and chains as libcni runs them, with real traffic")
     parser.add_argument("--plugin", default="flannel", choices=("flannel", "bridge"))
-    parser.add_argument(
-        "--spec", action="append", choices=VERSIONS, help="only this list's version"
-    )
+    parser.add_argument("--spec", action="append", choices=VERSIONS, help="only these lists")
+    parser.add_argument("--quick", action="store_true", help="each plugin fails at one DEL only")
     chosen = parser.parse_args(argv)
     names = ("attachments", "connections", "checks", "failed once", "collections", "leftovers")
     figure = Figure("runtime", names, as_json=chosen.json)
@@ -36,20 +35,22 @@ def main(argv: list[str]) -> int:
     for plugin, lacking in missing.items():
         figure.note(f"kernel lacks {lacking}: {plugin} is left out")
     for version in chosen.spec or VERSIONS:
-        _try(chosen.bin_dir, version, chosen.plugin, list(missing), figure)
+        try:
+            _run(chosen, version, list(missing), figure)
+        except (PluginError, UnsupportedError, AssertionError, OSError) as error:
+            figure.fail(f"{version}: {type(error).__name__}: {error}")
     return figure.finish()
 
 
-def _try(bin_dir: Path, version: str, plugin: str, without: list[str], figure: Figure) -> None:
+def _run(chosen: Namespace, version: str, without: list[str], figure: Figure) -> None:
     """Run the scenarios with one list, each from a clean node."""
-    try:
-        with Node(bin_dir, conflist(version, plugin, without)) as node:
-            if node.translated:
-                figure.note(f"{version}: translated for {', '.join(node.translated)}")
-            normal = settle(node, figure)
-            run_traffic(node, figure, normal)
-            run_failures(node, figure, normal)
-            if number(version) >= number("1.1.0") and plugin not in node.translated:
-                run_garbage(node, figure, normal)
-    except (PluginError, UnsupportedError, AssertionError, OSError) as error:
-        figure.fail(f"{version}: {type(error).__name__}: {error}")
+    dual, plugin = VERSIONS[version], chosen.plugin
+    listed = conflist(version, plugin, without, dual=dual)
+    with Node(chosen.bin_dir, listed, dual=dual) as node:
+        if node.translated:
+            figure.note(f"{version}: translated for {', '.join(node.translated)}")
+        normal = settle(node, figure)
+        run_traffic(node, figure, normal)
+        run_failures(node, figure, normal, quick=chosen.quick)
+        if number(version) >= number("1.1.0") and plugin not in node.translated:
+            run_garbage(node, figure, normal)

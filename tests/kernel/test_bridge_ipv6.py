@@ -79,6 +79,27 @@ def test_enabledad_lets_the_kernel_look_for_duplicates(node: Node) -> None:
     (found,) = node.ip("address", "show", "dev", "eth0", pod="p1")
     (address,) = [one for one in found["addr_info"] if one["local"].startswith("fd00:88:")]
     assert "nodad" not in address
+    assert "tentative" not in address
+
+
+def test_enabledad_finds_the_host_that_has_the_address(node: Node) -> None:
+    attach(node, DUAL)
+    node.add_pod("p2")
+    address = node.addresses("p1")["eth0"]
+    assert "fd00:88::2/64" in address
+    node.run(["ip", "-n", "p1", "address", "add", "fd00:88::3/64", "dev", "eth0", "nodad"])
+    before = set(node.links())
+    outcome = node.cni(
+        "ADD",
+        {**DUAL, "enabledad": True},
+        container_id="p2",
+        netns="/run/netns/p2",
+        plugin="bridge",
+    )
+    assert outcome.error["code"] == 103
+    assert "link eth0 has address fd00:88::3/64 in DADFAILED state" in outcome.error["msg"]
+    assert set(node.links()) == before
+    assert set(node.links("p2")) == {"lo"}
 
 
 def test_a_pod_whose_namespace_has_ipv6_off_gets_it_for_its_address(node: Node) -> None:

@@ -98,6 +98,7 @@ ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
             "ip -n POD address add 10.244.1.2/24 dev eth0",
             "ip -n POD address add fd00::2/64 dev eth0",
             UP,
+            "ip -n POD monitor address dev eth0  # until none is tentative",
             DONE,
         ],
     ),
@@ -171,7 +172,7 @@ def test_the_pods_mac(ipam_result: dict[str, Any] | None, mac: str) -> None:
 
 
 def test_the_result_has_go_s_order_of_interfaces() -> None:
-    conf = parse(mtu=1450, dns={"domain": "d"})
+    conf = parse(mtu=1450, dns={"domain": "d"}, cniVersion="1.1.0")
     layer3: Layer3 = l3.complete(conf, {"ips": [V4, V6], "routes": [{"dst": "10.0.0.0/8"}]})
     given = args({}, ifname="net1", netns="/proc/5/ns/net")
     bridge = link("cni0", 7, "bridge", mtu=1440)
