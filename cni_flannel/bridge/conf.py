@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BRIDGE = "cni0"
 HOST_LOCAL = "host-local"  # the IPAM plugin of this pair
+NO_IPAM = ("bridge", "flannel")  # these ask the IPAM plugin that the same conf names
 IPTABLES, NFTABLES = "iptables", "nftables"
 MAX_VLAN = 4094
 MIN_MTU, MAX_MTU = 68, 65535
@@ -130,7 +131,13 @@ class BridgeConf:
 
 def parse(args: Args) -> BridgeConf:
     """Read the configuration in ``args``; CNIError 7 names the first value that is wrong."""
-    return BridgeConf(args)
+    conf = BridgeConf(args)
+    if conf.ipam_type in NO_IPAM:
+        raise invalid(
+            f'"{conf.ipam_type}" is no IPAM plugin: it would call itself without end',
+            "set 'type' of 'ipam' to host-local, static or dhcp, or leave it out",
+        )
+    return conf
 
 
 def parse_for_removal(args: Args) -> BridgeConf:

@@ -147,7 +147,7 @@ def attach(
 
             steps.append(DetectDuplicates(ifname, layer3.addresses))
     on_link = [prefix.address for prefix in layer3.addresses] if layer3.gateways else []
-    steps.append(Finish(attachment, name, bridge, [] if conf.vlan else on_link, pod_mac))
+    steps.append(Finish(attachment, name, bridge, [] if conf.vlan else on_link))
     return steps
 
 

@@ -63,7 +63,7 @@ def cmd_status(args: Args) -> None:
 
 def ipam(kind: str) -> Plugin | None:
     """The IPAM plugin of that type: ours in this process, any other as an executable."""
-    if not kind:
+    if not kind or kind in bridge_conf.NO_IPAM:  # an ADD with one of these has been refused
         return None
     if kind == bridge_conf.HOST_LOCAL:
         return host_local

@@ -188,29 +188,26 @@ class ConfigurePod(Step):
 
 
 class Finish(Step):
-    """Point the host's neighbour entries at the new pod and mark the attachment complete."""
+    """Let the host ask anew who has the pod's addresses, and mark the attachment complete.
 
-    __slots__ = ("addresses", "attachment", "bridge", "name", "pod_mac")
+    The entries are emptied, not filled: a plugin later in the chain (tuning) may change the MAC,
+    and one that was filled in would send packets to the old one for half a minute.
+    """
+
+    __slots__ = ("addresses", "attachment", "bridge", "name")
 
     def __init__(
-        self,
-        attachment: Attachment,
-        name: str,
-        bridge: Link,
-        addresses: Sequence[Address],
-        pod_mac: str,
+        self, attachment: Attachment, name: str, bridge: Link, addresses: Sequence[Address]
     ) -> None:
         self.attachment = attachment
         self.name = name
         self.bridge = bridge
         self.addresses = list(addresses)
-        self.pod_mac = pod_mac
 
     def describe(self) -> list[str]:
         return [
             *(
-                f"ip neighbour replace {address} lladdr {self.pod_mac} dev {self.bridge.name} "
-                "nud reachable"
+                f"ip neighbour replace {address} dev {self.bridge.name} nud none"
                 for address in self.addresses
             ),
             f"ip link set {self.name} alias '{self.attachment.alias()}'",
@@ -218,10 +215,7 @@ class Finish(Step):
 
     def apply(self, ends: Ends) -> None:
         ends.host.execute(
-            *(
-                rtnl.replace_neighbour(self.bridge.index, address, self.pod_mac)
-                for address in self.addresses
-            ),
+            *(rtnl.reset_neighbour(self.bridge.index, address) for address in self.addresses),
             rtnl.set_link(self.name, alias=self.attachment.alias()),
         )
 

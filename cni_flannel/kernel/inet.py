@@ -225,6 +225,15 @@ def replace_neighbour(
     return Message(RTM_NEWNEIGH, _CREATE | nlmsg.NLM_F_REPLACE, body)
 
 
+def reset_neighbour(index: int, address: Address) -> Message:
+    """Empty the neighbour entry of an address, or make an empty one: the next packet resolves it.
+
+    Unlike a deletion it cannot fail for want of an entry, so that it fits into one send with others.
+    """
+    body = _neighbour(index, address, NUD_NONE)
+    return Message(RTM_NEWNEIGH, _CREATE | nlmsg.NLM_F_REPLACE, body)
+
+
 def del_neighbour(index: int, address: Address) -> Message:
     """Forget the neighbour entry of an address."""
     return Message(RTM_DELNEIGH, nlmsg.NLM_F_REQUEST, _neighbour(index, address, 0))

@@ -59,7 +59,7 @@ def test_the_mtu_told_of_the_bridge_is_the_bridge_s(node: Node) -> None:
     assert [one["mtu"] for one in result["interfaces"][1:]] == [1500, 1500]
 
 
-@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0"])
+@pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0"])
 def test_older_results_know_no_mtu(node: Node, version: str) -> None:
     result = attach(node, make_conf(cniVersion=version, mtu=1402))
     assert all("mtu" not in interface for interface in result["interfaces"])
