@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from cni.types import Args
 
 _SHOWN = 400  # characters of a delegate's output in a message
+_NAME = "the type in the conf is the name of a file in one of the directories of CNI_PATH"
 _LOOK = "look into what the delegate wrote; run it by hand with the same conf on its stdin"
 
 
 def find(plugin: str, path: str) -> str:
     """Return the first regular file of that name in the directories of CNI_PATH."""
     if not plugin:
-        raise CNIError(INVALID_NETWORK_CONFIG, "no plugin name provided")
+        raise CNIError(INVALID_NETWORK_CONFIG, "no plugin name provided", _NAME)
     if "/" in plugin or plugin in (".", ".."):
-        raise CNIError(INVALID_NETWORK_CONFIG, f"invalid plugin name: {plugin}")
+        raise CNIError(INVALID_NETWORK_CONFIG, f"invalid plugin name: {plugin}", _NAME)
     directories = [directory for directory in path.split(":") if directory]
     for directory in directories:
         candidate = f"{directory}/{plugin}"

@@ -1,8 +1,8 @@
-"""VERSION: which versions the plugin speaks (spec sections 2 and 5).
+"""Who is there: VERSION (spec sections 2 and 5), and a person who starts the program by hand.
 
 Knows nothing of plugins. VERSION may be asked without any input, and without its end: a person at
 a terminal, a script that leaves a pipe open. So stdin is only glanced at.
-Imported for that verb alone.
+Imported for these two alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ import os
 
 from cni.version import SUPPORTED
 from cni.wire import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _WAIT_MS = 200  # libcni writes its few bytes at once
 _ENOUGH = 1 << 16
@@ -38,3 +42,14 @@ def glance() -> bytes:
         return os.read(0, _ENOUGH) if poll.poll(_WAIT_MS) else b""
     except OSError:
         return b""
+
+
+def introduce(about: str, argv: list[str], note: Callable[[str], None]) -> int:
+    """Tell a person what this is; the exit status."""
+    note(about)
+    note(f"CNI protocol versions supported: {', '.join(SUPPORTED)}")
+    if not argv or argv[0] in ("-h", "--help", "-v", "--version", "version"):
+        return 0
+    note(f"unknown arguments: {' '.join(argv)}; a CNI plugin takes its call from CNI_COMMAND,")
+    note("CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH and the configuration on stdin")
+    return 2

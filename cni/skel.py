@@ -21,6 +21,7 @@ from cni.errors import (
     TRY_AGAIN_LATER,
     CNIError,
     Interrupted,
+    harmless,
 )
 from cni.native import signal
 from cni.types import Args
@@ -63,12 +64,14 @@ def run(plugin: Any, about: str) -> NoReturn:
         if environ.get("CNI_COMMAND"):
             status, output = _call(plugin, environ, _stdin_reader(environ), _note)
         else:
-            status = _introduce(about, sys.argv[1:])
+            from cni import probe  # a person, not a runtime
+
+            status = probe.introduce(about, sys.argv[1:], _note)
         _ignore_signals()
     except BaseException as error:  # noqa: BLE001 - the last door: whatever it is, say it
         _ignore_signals()
         if status != 0 and not output:  # else the signal came when all was done
-            output = _error_document(_as_cni_error(error, environ, _note), "")
+            output = dumps_pretty(_as_cni_error(error, environ, _note).to_json("")).encode()
     if not _write(1, output):
         status = 1
     os._exit(status)
@@ -105,7 +108,8 @@ def _call(
     except (Exception, Interrupted) as error:  # noqa: BLE001 - every failure becomes its JSON
         named = conf.get("cniVersion")
         failure = _as_cni_error(error, environ, note)
-        return 1, _error_document(failure, named if isinstance(named, str) else "")
+        told = failure.to_json(named if isinstance(named, str) else "")
+        return 1, dumps_pretty(told).encode()
 
 
 def _parse_conf(stdin: bytes) -> dict[str, Any]:
@@ -120,6 +124,7 @@ def _parse_conf(stdin: bytes) -> dict[str, Any]:
         raise CNIError(
             DECODING_FAILURE,
             f"{what}the configuration must be a JSON object, not {dumps(conf)[:60]}",
+            "stdin must hold one network configuration, not a list of them",
         )
     return canonical(conf, _CONF_KEYS)
 
@@ -159,12 +164,19 @@ def _dispatch(plugin: Any, args: Args) -> bytes:
             f"unknown CNI_COMMAND: {command}",
             "this plugin does not implement it",
         )
+    makes_links = getattr(plugin, "NEEDS_NETNS", True)
     if command in _PER_ATTACHMENT:
-        netns.check(args, needed=getattr(plugin, "NEEDS_NETNS", True))
+        netns.check(args, needed=makes_links)
     if command != "ADD":
         verb(args)
         return b""
-    return _result_document(plugin, args, verb(args), wanted)
+    earlier = version.prev_result(args.conf) if makes_links else None
+    result = verb(args)
+    if earlier is not None:
+        from cni import chain  # hardly anybody is not the first of the chain
+
+        result = chain.appended(result, earlier)
+    return _result_document(plugin, args, result, wanted)
 
 
 def _result_document(plugin: Any, args: Args, result: dict[str, Any], wanted: str) -> bytes:
@@ -177,10 +189,6 @@ def _result_document(plugin: Any, args: Args, result: dict[str, Any], wanted: st
         except Exception as error:  # noqa: BLE001 - the first failure is the one to report
             args.note(f"clean up after an ADD whose result cannot be written: {error}")
         raise
-
-
-def _error_document(error: CNIError, conf_version: str) -> bytes:
-    return dumps_pretty(error.to_json(conf_version)).encode()
 
 
 def _as_cni_error(
@@ -203,14 +211,12 @@ def _as_cni_error(
     while where is not None and where.tb_next is not None:
         where = where.tb_next
     place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "unknown place"
-    text = str(error)
-    for phrase, other in validate.PHRASES_OF_SUCCESS:
-        text = text.replace(phrase, other)
+    text = harmless(str(error))
     if isinstance(error, ImportError):  # the rare paths load their parts when they need them
         return CNIError(
             IO_FAILURE,
             f"load a part of the plugin: {text}",
-            "its folder is incomplete or cannot be read: if a retry does not help, install it again",
+            "its folder is incomplete or unreadable: if a retry does not help, install it again",
         )
     return CNIError(
         INTERNAL,
@@ -258,17 +264,6 @@ def _environment() -> dict[str, str]:
     return environ
 
 
-def _introduce(about: str, argv: list[str]) -> int:
-    """Tell a human what this is; return the exit status."""
-    _note(about)
-    _note(f"CNI protocol versions supported: {', '.join(version.SUPPORTED)}")
-    if not argv or argv[0] in ("-h", "--help", "-v", "--version", "version"):
-        return 0
-    _note(f"unknown arguments: {' '.join(argv)}; a CNI plugin takes its call from CNI_COMMAND,")
-    _note("CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH and the configuration on stdin")
-    return 2
-
-
 def _stdin_reader(environ: dict[str, str]) -> Callable[[], bytes]:
     if environ["CNI_COMMAND"] != "VERSION":
         return _read_stdin
@@ -283,7 +278,8 @@ def _read_stdin() -> bytes:
         while chunk := os.read(0, 1 << 16):
             chunks.append(chunk)
     except OSError as error:
-        raise CNIError(IO_FAILURE, f"error reading from stdin: {error.strerror}") from error
+        msg = f"error reading from stdin: {error.strerror}"
+        raise CNIError(IO_FAILURE, msg, "the caller must open stdin and write the conf") from error
     return b"".join(chunks)
 
 

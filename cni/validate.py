@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 NAME_BYTES = 200
 IFNAME_BYTES = 15  # IFNAMSIZ less the final NUL
 
-# A runtime takes an error with one of these phrases for "the network is gone already".
-PHRASES_OF_SUCCESS = (
-    ("not found", "missing"),
-    ("no such file or directory", "a path is missing (ENOENT)"),
-)
-
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _FIRST = frozenset(_LETTERS + _LETTERS.upper() + "0123456789")
 _REST = _FIRST | frozenset("_.-")

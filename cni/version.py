@@ -14,7 +14,7 @@ from cni.wire import canonical, dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -185,7 +185,9 @@ def prev_result(conf: Mapping[str, Any]) -> dict[str, Any] | None:
         return decode(raw, of_conf(conf))
     except CNIError as error:
         raise CNIError(
-            error.code, f"could not parse prevResult: {error.msg}", error.details
+            error.code,
+            f"could not parse prevResult: {error.msg}",
+            error.details or "the runtime has to pass the result of the ADD as it was printed",
         ) from None
 
 
@@ -242,8 +244,7 @@ def _expect(value: Any, kind: type, what: str) -> Any:
 
 
 def _list(source: Mapping[str, Any], key: str) -> list[Any]:
-    found: list[Any] = _expect(source.get(key, []), list, key)
-    return found
+    return list(_expect(source.get(key, []), list, key))
 
 
 def _interface(item: Any, shape: int) -> dict[str, Any]:
@@ -283,19 +284,17 @@ def _dns(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cidr(text: Any, what: str) -> str:
-    from cni.cidr import parse_prefix  # only foreign results are parsed
-
-    return _canonical_text(parse_prefix, text, what)
+    return _canonical_text(text, what, is_prefix=True)
 
 
 def _address(text: Any, what: str) -> str:
-    from cni.cidr import parse_address  # as above
-
-    return "" if text in (None, "") else _canonical_text(parse_address, text, what)
+    return "" if text in (None, "") else _canonical_text(text, what, is_prefix=False)
 
 
-def _canonical_text(parse: Callable[[str], object], text: Any, what: str) -> str:
+def _canonical_text(text: Any, what: str, *, is_prefix: bool) -> str:
+    from cni.cidr import parse_address, parse_prefix  # only foreign results are parsed
+
     try:
-        return str(parse(_expect(text, str, what)))
+        return str((parse_prefix if is_prefix else parse_address)(_expect(text, str, what)))
     except ValueError as error:
         raise CNIError(DECODING_FAILURE, f"{what}: {error}") from None

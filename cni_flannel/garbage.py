@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from cni.errors import CNIError
     from cni.types import Args, Plugin
 
 _OF_THE_CALL = ("cniVersion", VALID_ATTACHMENTS, "runtimeConfig")
@@ -27,7 +28,9 @@ def collect(args: Args, data_dir: str, plugin_of: Callable[[dict[str, Any]], Plu
     network = args.conf["name"]
     attempts = Attempts(f"collect garbage of network {network}")
     valid = valid_attachments(args)
-    found = [entry for entry in scratch.listed(data_dir) if entry[2].get("name") == network]
+    unreadable: list[CNIError] = []
+    stored = scratch.listed(data_dir, unreadable)
+    found = [entry for entry in stored if entry[2].get("name") == network]
     confs = {conf["type"]: conf for _, _, conf in found}
     confs[args.conf["type"]] = args.conf
     for conf in confs.values():
@@ -36,6 +39,7 @@ def collect(args: Args, data_dir: str, plugin_of: Callable[[dict[str, Any]], Plu
     if valid is not None and attempts.clean:
         for container_id, ifname in stale({entry[:2] for entry in found}, valid):
             attempts.run(Scratch(data_dir, network, container_id, ifname).remove)
+    attempts.keep(unreadable)
     attempts.finish()
 
 

@@ -47,7 +47,7 @@ def cmd_del(args: Args) -> None:
     """Detach the container, from whatever has survived; the state file goes last."""
     net_conf = netconf.parse(args.conf)
     state = _state(args, net_conf)
-    conf = state.load() or _conf_without_state(net_conf)
+    conf = _stored(args, state) or _conf_without_state(net_conf)
     conf = delegate.renew(conf, net_conf)
     plugin_of(conf).cmd_del(args.replaced(conf=conf))
     state.remove()
@@ -112,6 +112,15 @@ def _subnet_env(net_conf: NetConf, wait_s: float) -> SubnetEnv:
 
 def _state(args: Args, net_conf: NetConf) -> Scratch:
     return Scratch(net_conf.data_dir, net_conf.name, args.container_id, args.ifname)
+
+
+def _stored(args: Args, state: Scratch) -> dict[str, Any] | None:
+    """The state for a DEL; one that cannot be read keeps nothing from going but itself."""
+    try:
+        return state.load()
+    except CNIError as error:
+        args.note(f"DEL goes on without the state: {error}")
+        return None
 
 
 def _restore(args: Args, state: Scratch, before: dict[str, Any] | None) -> None:

@@ -90,10 +90,11 @@ def read(path: str) -> dict[str, Any] | None:
     return conf if type(conf) is dict and type(conf.get("type")) is str and conf["type"] else None
 
 
-def listed(data_dir: str) -> list[tuple[str, str, dict[str, Any]]]:
+def listed(data_dir: str, problems: list[CNIError]) -> list[tuple[str, str, dict[str, Any]]]:
     """Every usable state file as (container ID, ifname, delegate's configuration).
 
-    The Go plugin's file of a further interface looks like the one of eth0.
+    The Go plugin's file of a further interface looks like the one of eth0.  ``problems`` gets
+    an error for each file that cannot be read.
     """
     try:
         names = os.listdir(data_dir)
@@ -103,7 +104,11 @@ def listed(data_dir: str) -> list[tuple[str, str, dict[str, Any]]]:
         raise _failure("list", data_dir, error) from error
     found = []
     for name in names:
-        conf = None if name.startswith(".") else read(f"{data_dir}/{name}")
+        try:
+            conf = None if name.startswith(".") else read(f"{data_dir}/{name}")
+        except CNIError as error:
+            problems.append(error)
+            continue
         if conf is not None:
             container_id, _, ifname = name.partition(":")
             found.append((container_id, ifname or FIRST_IFNAME, conf))
@@ -150,8 +155,12 @@ def _unlink(path: str) -> None:
 
 
 def _failure(verb: str, path: str, error: OSError) -> CNIError:
+    if verb == "write":
+        remedy = f"make {os.path.dirname(path)} a writable directory with free space, then retry"
+    else:
+        remedy = f"remove {path} if it is no plain file, look at its file system, then retry"
     return CNIError(
         errors.IO_FAILURE,
         f"{verb} state file {path}: [Errno {error.errno}] {error.strerror}",
-        f"make {os.path.dirname(path)} a writable directory with free space, then retry",
+        remedy,
     )

@@ -1,7 +1,7 @@
 """Cases: one behaviour a TOML file, read into plain values and spread over plugins and versions.
 
     why = "DEL of what is gone already is a success"      one line
-    spec = ["2.del.repeated"]          ids of clauses.toml; or source = "plugins#1110", where it is from
+    spec = ["2.del.repeated"]          ids of clauses.toml; or source = "plugins#1110"
     plugin = ["flannel", "bridge"]     one run for each; the default is the folder's name, or all
     versions = ">=0.4.0"               "all", ">=V", "<=V", "V" or a list; the default is >=0.3.0
     each = true                        run in each of these versions, not only in one
@@ -10,17 +10,21 @@
     conf = {...}                       laid over the plugin's base conf, for all steps
     [[step]]                           verb, or run = "shell line"; conf env expect ...
 
-The id of a case is its path below cases/, without suffix. An unknown key is an error: a case that is
-misspelt must not pass. Knows nothing of worlds and plugins' answers.
+The id of a case is its path below cases/, without suffix. An unknown key is an error: a case that
+is misspelt must not pass. Knows nothing of worlds and plugins' answers.
 """
 
 from __future__ import annotations
 
 import copy
 import fnmatch
+import re
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CASES = Path(__file__).parent / "cases"
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -142,8 +146,25 @@ def _check(name: str, raw: dict[str, Any]) -> None:
             raise CaseError(f"{name}: unknown key {where}{', '.join(sorted(unknown))}")
     if not raw.get("why") or not raw.get("step"):
         raise CaseError(f"{name}: a case has `why` and at least one [[step]]")
+    for pattern in _patterns(raw.get("step", [])):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise CaseError(f"{name}: {pattern!r}: {error}") from None
     if not raw.get("spec") and not raw.get("source"):
         raise CaseError(f"{name}: a case has `spec` or `source`")
+
+
+def _patterns(value: Any) -> Iterator[str]:
+    """Give the regular expressions of a value."""
+    if isinstance(value, str) and value.startswith("re:"):
+        yield value[3:]
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _patterns(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _patterns(one)
 
 
 def default_versions(steps: list[dict[str, Any]]) -> str:

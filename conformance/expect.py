@@ -1,10 +1,10 @@
 """What a case expects against what was seen: a few matchers, and a sentence for each mismatch.
 
 An expected table asks for its own keys only. An expected list asks for as many items in that order;
-a table with `has`, `lacks` or `count` asks the seen list for single items. Of strings, five are
+a table with `has`, `lacks` or `count` asks the seen list for single items. Some strings are
 special: "any" is any value that is there, "absent" a key that is not, "re:..." a regular expression
-that is found, "same-as:step1.result.ips.0.address" the value an earlier step had there, "not-as:..."
-another one than that. Everything else is equal, or not.
+that is found, "not-re:..." one that is not, "same-as:step1.result.ips.0.address" the value that an
+earlier step had there, "not-as:..." another one than that. Everything else is equal, or not.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ def mismatches(expected: Any, seen: Any, earlier: dict[str, Any], path: str = ""
     return [f"{path}: expected {expected!r}, seen {_short(seen)}"]
 
 
-def _of_table(
-    expected: dict[str, Any], seen: Any, earlier: dict[str, Any], path: str
-) -> list[str]:
+def _of_table(expected: dict[str, Any], seen: Any, earlier: dict[str, Any], path: str) -> list[str]:
     if not isinstance(seen, dict):
         return [f"{path}: expected a table, seen {_short(seen)}"]
     lines = []
@@ -63,8 +61,8 @@ def _of_items(
 ) -> list[str]:
     lines = []
     for item in expected.get("has", []):
-        if not any(not mismatches(item, one, earlier) for one in seen):
-            lines.append(f"{path}: expected an item {item!r}, seen {_short(seen)}")
+        if all(mismatches(item, one, earlier) for one in seen):
+            lines += [f"{path}: expected an item {item!r}, seen {_short(seen)}"]
     for item in expected.get("lacks", []):
         found = [one for one in seen if not mismatches(item, one, earlier)]
         lines += [f"{path}: expected no item {item!r}, seen {_short(one)}" for one in found]
@@ -80,6 +78,9 @@ def _of_text(expected: str, seen: Any, earlier: dict[str, Any], path: str) -> li
     wanted: Any = expected
     if word == "re":
         if isinstance(seen, str) and re.search(rest, seen, re.MULTILINE):
+            return []
+    elif word == "not-re":
+        if isinstance(seen, str) and not re.search(rest, seen, re.MULTILINE):
             return []
     elif word in {"same-as", "not-as"}:
         wanted = dig(earlier, rest)

@@ -102,4 +102,6 @@ def junit(verdicts: list[Verdict], bin_dir: Path, seconds: float) -> str:
 
 def printable(words: str) -> str:
     """Replace characters that XML cannot hold."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in words)
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in words
+    )

@@ -44,7 +44,7 @@ def rules(verb: str, document: Any, version: str, step: dict[str, Any]) -> list[
     if "stdin" in step or "cniVersion" in step.get("conf", {}):
         version = str(document.get("cniVersion"))
     if document.get("cniVersion") != version:
-        lines.append(f"cniVersion of the result: expected {version}, seen {document.get('cniVersion')!r}")
+        lines.append(f"the result is of version {document.get('cniVersion')!r}, not {version}")
     shape = {"ip4", "ip6"} if version in OLD else {"interfaces", "ips", "routes"}
     other = {"interfaces", "ips", "routes"} if version in OLD else {"ip4", "ip6"}
     lines += [f"{key} does not belong into a result of {version}" for key in other & set(document)]

@@ -127,7 +127,7 @@ def replay(instance: Instance, bin_dir: Path) -> str:
     return shlex.join([*words, "--case", instance.case.id, "--show"])
 
 
-def show_calls(world: World, play: Play) -> None:
+def show_calls(_world: World, play: Play) -> None:
     """Print a case's calls as shell commands with their answers."""
     print(f"# {play.instance.id}: {play.instance.case.why}")
     for call in play.calls:
@@ -207,7 +207,9 @@ def progress(done: int, total: int, verdict: Verdict) -> None:
     """Show on a terminal how far the run is."""
     if sys.stderr.isatty():
         line = f"{done}/{total} {verdict.instance.id}"
-        print(f"\r\x1b[K{line[:100]}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[K{line[:100]}", end="\n" if done == total else "", file=sys.stderr, flush=True
+        )
 
 
 def complain(verdict: Verdict, bin_dir: Path) -> None:
@@ -216,5 +218,3 @@ def complain(verdict: Verdict, bin_dir: Path) -> None:
     for line in verdict.lines:
         print(f"{start}FAILED {verdict.instance.id}: {line}", file=sys.stderr)
     print(f"       {replay(verdict.instance, bin_dir)}", file=sys.stderr)
-
-

@@ -74,9 +74,9 @@ def read_space(namespace: Path | str) -> dict[str, Any]:
     """Read one network namespace.
 
     links: name -> {index kind mac mtu up promisc master alias peer hairpin isolated
-    vlan_filtering}; addresses: name -> ["10.1.0.1/24"], link-local IPv6 left out; routes: [{dst gw dev
-    table scope metric mtu advmss proto}], unicast ones; neighbours: [{dst mac dev state}], noarp
-    left out; sysctls: path -> text.
+    vlan_filtering}; addresses: name -> ["10.1.0.1/24"], link-local IPv6 left out; routes: [{dst gw
+    dev table scope metric mtu advmss proto}], unicast ones; neighbours: [{dst mac dev state}],
+    noarp left out; sysctls: path -> text.
     """
     with entered(namespace), IPRoute() as kernel:
         raw = list(kernel.get_links())

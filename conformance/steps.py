@@ -1,17 +1,10 @@
 """One case in one world: what is given is made, the steps are called, what was seen is compared.
 
-`given`:
-  subnet_env   keys of the daemon's file to change ({subnet = "10.9.1.1/24"}; false: no file); a
-               string is the file's whole text. Written for flannel, or when it is named.
-  files        path -> text, or {hex}, {size}, {dir = true}, {link}, {mode} ...
-  run          shell lines, in the world
-  pods         names of network namespaces; the default is ["a"]
-  plugins      name -> shell script, put before everything else in CNI_PATH
-
-A step's `verb` is called for `pod` "a", container ID `cid-a` and `eth0` unless it says otherwise, with
-`prev` the result of the last ADD of that attachment where a runtime would send it (CHECK; DEL from
-0.4.0 on), or of a named step, or "absent", `amend`ed at some places. `stdin` replaces the conf: text, or a list of text, [text,
-times] and {hex = ".."}. With `pods`, the verb is called for all of them at the same time.
+A step's `verb` is called for `pod` "a", container ID `cid-a` and `eth0` unless it says otherwise.
+`prev` is the result of the last ADD of that attachment where a runtime would send it (CHECK; DEL
+from 0.4.0 on), or of a named step, or a table, or "absent"; `amend` changes some places of it.
+`stdin` replaces the conf: text, or a list of text, [text, times] and {hex = ".."}. With `pods`, the
+verb is called for all of them at the same time.
 """
 
 from __future__ import annotations
@@ -26,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from conformance import results
 from conformance.case import conf_of, number
 from conformance.expect import dig, mismatches
+from conformance.given import make_given, raw_bytes
 from conformance.state import difference
 from conformance.traces import remains, unchanging
 
@@ -33,7 +27,6 @@ if TYPE_CHECKING:
     from conformance.case import Instance
     from conformance.world import Outcome, World
 
-FOLDER = "/run/given"
 TIME_LIMIT = 30.0
 SETTLE_LIMIT = 2.0
 
@@ -77,12 +70,11 @@ class Play:
     def _step(self, step: dict[str, Any], name: str) -> list[str]:
         expect = step.get("expect", {})
         if "run" in step:
-            return self._shell(step, name, expect)
+            return self._check_shell(step, name, expect)
         before = self.world.state() if expect.get("unchanged") else {}
         pods = step.get("pods", [step.get("pod", "a")])
         with ThreadPoolExecutor(len(pods)) as threads:
-            calls = list(threads.map(lambda pod: self._call(step, pod), pods))
-        self.calls += calls
+            calls = list(threads.map(lambda pod: self.call(step, pod), pods))
         lines = []
         views = []
         for pod, call in zip(pods, calls, strict=True):
@@ -97,14 +89,24 @@ class Play:
                 lines.append(f"{expect['distinct']}: expected to differ, seen {values!r}")
         return lines or self._state(expect, name, pods[-1], before)
 
-    def _shell(self, step: dict[str, Any], name: str, expect: dict[str, Any]) -> list[str]:
+    def prepare(self) -> None:
+        """Make what the case takes for granted."""
+        make_given(self.world, self.instance)
+
+    def shell(self, step: dict[str, Any]) -> Outcome | None:
+        """Run a step's shell line; None for one in the background."""
         program = self.world.program(self.instance.plugin)
         argv = ["env", f"PLUGIN={program}", "sh", "-ec", step["run"]]
         if step.get("background"):
             nothing = subprocess.DEVNULL
             self.background.append(self.world.popen(argv, stdin=nothing, stdout=nothing))
+            return None
+        return self.world.run(argv, check=False, timeout=TIME_LIMIT)
+
+    def _check_shell(self, step: dict[str, Any], name: str, expect: dict[str, Any]) -> list[str]:
+        done = self.shell(step)
+        if done is None:
             return []
-        done = self.world.run(argv, check=False, timeout=TIME_LIMIT)
         if done.status != expect.get("status", 0):
             return [f"the test's own line failed: {done}"]
         self.seen[name] = {"stdout": done.stdout, "stderr": done.stderr}
@@ -114,7 +116,8 @@ class Play:
 
     # ---------------------------------------------------------------------------------------- calls
 
-    def _call(self, step: dict[str, Any], pod: str) -> Call:
+    def call(self, step: dict[str, Any], pod: str) -> Call:
+        """Call the step's verb for one pod; TimeoutError if it does not end."""
         verb = step["verb"]
         environ = self.environment(step, pod)
         stdin = self._stdin(step, verb, environ)
@@ -125,7 +128,21 @@ class Play:
             )
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{verb} did not end within {TIME_LIMIT:.0f} s") from None
-        return Call(program, environ, stdin, outcome)
+        call = Call(program, environ, stdin, outcome)
+        self.calls.append(call)
+        if verb == "ADD" and outcome.status == 0:
+            self._remember(environ, outcome.stdout)
+        return call
+
+    def _remember(self, environ: dict[str, str], stdout: str) -> None:
+        """Keep the result of an ADD, as a runtime does."""
+        try:
+            document = json.loads(stdout)
+        except ValueError:
+            return
+        if isinstance(document, dict):
+            key = environ.get("CNI_CONTAINERID", ""), environ.get("CNI_IFNAME", "")
+            self.results[key] = document
 
     def environment(self, step: dict[str, Any], pod: str) -> dict[str, str]:
         """Environment of a step; `env` adds, or takes away with "absent"."""
@@ -155,14 +172,15 @@ class Play:
             conf["cni.dev/valid-attachments"] = [
                 {"containerID": cid, "ifname": ifname} for cid, ifname in step["valid"]
             ]
-        previous = self._previous(step, verb, environ)
+        previous = self.previous(step, verb, environ)
         if previous is not None:
             conf["prevResult"] = amended(previous, step.get("amend", {}))
         return json.dumps(conf).encode()
 
-    def _previous(
+    def previous(
         self, step: dict[str, Any], verb: str, environ: dict[str, str]
     ) -> dict[str, Any] | None:
+        """Give the prevResult of a step, or None."""
         wanted = step.get("prev")
         if wanted == "absent":
             return None
@@ -176,7 +194,7 @@ class Play:
             return self.results.get(key)
         return None
 
-    # ------------------------------------------------------------------------------------- what is seen
+    # ------------------------------------------------------------------------------ what is seen
 
     def _view(self, step: dict[str, Any], pod: str, call: Call) -> tuple[dict[str, Any], list[str]]:
         """Turn an outcome into what cases ask for; lines say what no plugin may ever do."""
@@ -196,7 +214,6 @@ class Play:
                 lines += results.rules(step["verb"], document, self.instance.version, step)
             if step["verb"] == "ADD" and isinstance(document, dict):
                 view["result"] = results.neutral(document)
-                self.results[call.environ["CNI_CONTAINERID"], call.environ["CNI_IFNAME"]] = document
         elif isinstance(document, dict):
             view["error"] = document
         status = wanted.get("status", 1 if "error" in wanted else 0)
@@ -230,7 +247,7 @@ class Play:
         return lines
 
     def _remains(self, state: dict[str, Any]) -> list[str]:
-        """List what attachments have left; the kernel takes a namespace's links away in its time."""
+        """List what attachments have left; a namespace's links go in the kernel's own time."""
         words = {call.environ.get("CNI_CONTAINERID", "") for call in self.calls} - {""}
         end = time.monotonic() + SETTLE_LIMIT
         while (found := remains(self.start, state, words)) and time.monotonic() < end:
@@ -240,11 +257,17 @@ class Play:
 
 
 def amended(result: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Give a result as a later plugin of the chain would have it: {"interfaces.2.mac" = ..}."""
+    """Give a result as a later plugin of the chain would have it.
+
+    Changes are {"interfaces.2.mac" = ..}, or {"ips.+" = ..} to add an item.
+    """
     changed = copy.deepcopy(result)
     for path, value in changes.items():
         way, _, key = path.rpartition(".")
-        dig(changed, way)[key] = value
+        if key == "+":
+            dig(changed, way).append(value)
+        else:
+            dig(changed, way)[key] = value
     return changed
 
 
@@ -261,58 +284,3 @@ def with_folders(files: dict[str, str], asked: dict[str, Any]) -> dict[str, Any]
         if folder.endswith("/")
     }
     return {**files, **folders}
-
-
-def raw_bytes(parts: Any) -> bytes:
-    """Put stdin together: text, or a list of text, [text, times] and {hex = ".."}."""
-    if isinstance(parts, str):
-        return parts.encode()
-    found = b""
-    for part in parts:
-        if isinstance(part, dict):
-            found += bytes.fromhex(part["hex"])
-        elif isinstance(part, list):
-            found += part[0].encode() * part[1]
-        else:
-            found += part.encode()
-    return found
-
-
-def make_given(world: World, instance: Instance) -> None:
-    """Make what a case takes for granted."""
-    given = instance.case.given
-    for pod in given.get("pods", ["a"]):
-        world.add_pod(pod)
-    subnet_env = given.get("subnet_env", {} if instance.plugin == "flannel" else False)
-    if isinstance(subnet_env, str):
-        world.write("/run/flannel/subnet.env", subnet_env)
-    elif subnet_env is not False:
-        values = {key: None if text == "absent" else text for key, text in subnet_env.items()}
-        world.write_subnet_env(**values)
-    for path, content in given.get("files", {}).items():
-        make_file(world, path, content)
-    for name, script in given.get("plugins", {}).items():
-        path = world.write(f"{FOLDER}/{name}", f"#!/bin/sh\n{script}\n")
-        world.path(path).chmod(0o755)
-        if not world.cni_path.startswith(FOLDER):
-            world.cni_path = f"{FOLDER}:{world.cni_path}"
-    for line in given.get("run", []):
-        world.run(["sh", "-ec", line])
-
-
-def make_file(world: World, path: str, content: Any) -> None:
-    """Make a file: text, or a table of hex, size, dir, link; `mode` is octal text."""
-    if isinstance(content, str):
-        world.write(path, content)
-        return
-    target = world.path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if content.get("dir"):
-        target.mkdir(exist_ok=True)
-    elif "link" in content:
-        target.symlink_to(content["link"])
-    else:
-        data = content.get("text", "").encode() + bytes.fromhex(content.get("hex", ""))
-        world.write(path, data + bytes(content.get("size", 0)))
-    if "mode" in content:
-        target.chmod(int(content["mode"], 8))

@@ -1,4 +1,4 @@
-"""What of a world's state belongs to attachments, and what a call may touch without changing anything.
+"""What of a world's state belongs to attachments, and what a call may touch unseen.
 
 `unchanging` drops from a state what moves by itself, or is only bookkeeping; `remains` lists what
 attachments have left. A bridge, its address and the switches of forwarding belong to the network,
@@ -16,7 +16,7 @@ SHARED = ("table ", "chain ", "type ", "}", "*", "COMMIT", ":")
 
 
 def unchanging(state: dict[str, Any]) -> dict[str, Any]:
-    """Give a state without neighbours, processes, bookkeeping files and host ends' volatile parts."""
+    """Give a state without neighbours, processes and bookkeeping files."""
     spaces = {"host": state["host"], **{f"pod {name}": pod for name, pod in state["pods"].items()}}
     kept = {
         name: {key: value for key, value in space.items() if key != "neighbours"}
@@ -45,7 +45,8 @@ def remains(start: dict[str, Any], state: dict[str, Any], words: set[str]) -> li
     lines += [
         f"file {name}"
         for name in state["files"]
-        if name not in start["files"] and not BOOKKEEPING.search(name)
+        if name not in start["files"]
+        and not BOOKKEEPING.search(name)
         and not name.startswith(("/run/given", "/run/test"))
     ]
     return lines + [
@@ -58,4 +59,4 @@ def remains(start: dict[str, Any], state: dict[str, Any], words: set[str]) -> li
 def _of_attachment(line: str, words: set[str]) -> bool:
     if any(word in line for word in words):
         return True
-    return "CNI-" in line or not line.startswith(SHARED) and line.startswith("-A")
+    return "CNI-" in line or (line.startswith("-A") and not line.startswith(SHARED))

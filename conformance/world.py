@@ -19,44 +19,24 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from conformance.holder import HOLDER, is_netns, is_pair, processes_in
 from conformance.state import difference, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-__all__ = ["GO_PLUGINS", "SYSTEM_PATH", "Outcome", "World", "WorldError", "difference"]
+__all__ = [
+    "GO_PLUGINS",
+    "SYSTEM_PATH",
+    "Outcome",
+    "World",
+    "WorldError",
+    "difference",
+    "processes_in",
+]
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GO_PLUGINS = "/usr/lib/cni"
-
-# Runs as the holder, inside the new namespaces. /etc/cni may be missing on the machine and must not
-# be made there: then it lies in an overlay. `read` returns at end of input. The bin folder may lie
-# below a directory that is covered: it is held open by fd 3 and bound to a place inside.
-HOLDER = """
-set -e
-mount -t tmpfs -o mode=755 world /run
-mount -t tmpfs -o mode=755 world /var/lib
-mkdir -p /run/netns /run/flannel /var/lib/cni
-if [ -d /etc/cni ]; then
-    mount -t tmpfs world /etc/cni
-else
-    mkdir -p /run/.etc/upper /run/.etc/work
-    layers=lowerdir=/etc,upperdir=/run/.etc/upper,workdir=/run/.etc/work
-    mount -t overlay -o $layers world /etc 2>/dev/null && mkdir /etc/cni || true
-fi
-mount -t sysfs -o ro world /sys 2>/dev/null || true
-ip link set lo up
-echo ready
-read -r _ || true
-mine=$(readlink /proc/self/ns/mnt)
-for round in 1 2; do
-    for entry in /proc/[0-9]*; do
-        pid=${entry#/proc/}
-        [ $pid != $$ ] && [ "$(readlink $entry/ns/mnt 2>/dev/null)" = "$mine" ] &&
-            kill -KILL $pid 2>/dev/null || true
-    done
-done
-"""
 
 
 class WorldError(Exception):
@@ -123,7 +103,7 @@ class World:
     def _complete(self) -> None:
         """Where no `bridge` is beside a `flannel` that is one too, offer it under that name."""
         flannel = self.plugins / "flannel"
-        if (self.plugins / "bridge").exists() or not flannel.exists() or not _is_pair(flannel):
+        if (self.plugins / "bridge").exists() or not flannel.exists() or not is_pair(flannel):
             return
         folder = self.path("/run/plugins")
         folder.mkdir()
@@ -198,7 +178,7 @@ class World:
 
     def pods(self) -> list[str]:
         """Names of the pods that are there, sorted."""
-        return sorted(file.name for file in self.path("/run/netns").iterdir() if _is_netns(file))
+        return sorted(file.name for file in self.path("/run/netns").iterdir() if is_netns(file))
 
     def pod_run(self, pod: str, argv: Sequence[str], *, check: bool = True) -> Outcome:
         """Run a program in a pod's network namespace."""
@@ -300,34 +280,3 @@ class World:
             f"FLANNEL_{key.upper()}={value}\n" for key, value in lines.items() if value is not None
         )
         return self.write(path, text)
-
-
-def processes_in(holder: int) -> Iterator[int]:
-    """Other processes in the holder's mount namespace."""
-    try:
-        wanted = os.readlink(f"/proc/{holder}/ns/mnt")
-    except OSError:
-        return
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != holder:
-            try:
-                if os.readlink(f"/proc/{entry}/ns/mnt") == wanted:
-                    yield int(entry)
-            except OSError:
-                continue  # it ended, or belongs to somebody else
-
-
-def _is_netns(path: Path) -> bool:
-    """Whether a path is a network namespace: NSFS files are empty and on a device of their own."""
-    try:
-        return path.is_file() and path.stat().st_dev == os.stat("/proc/self/ns/net").st_dev
-    except OSError:
-        return False
-
-
-def _is_pair(flannel: Path) -> bool:
-    """Whether a program that is called `bridge` answers as a bridge: it says so when asked."""
-    done = subprocess.run(
-        ["bridge"], executable=flannel, env={}, capture_output=True, text=True, check=False
-    )
-    return "bridge" in done.stderr.partition("\n")[0].lower()

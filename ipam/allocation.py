@@ -97,6 +97,7 @@ class Allocation:
             from ipam.witness import Witness
 
             witness = Witness(self._conf.name, self._results_dir)
+            witness.place(self._args.container_id, self._args.netns)
             if reclaim(self._store, range_set, witness, self._args.note):
                 address = self._reserve(self._untried(range_set, last))
         if address is None:

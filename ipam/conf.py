@@ -87,5 +87,6 @@ def _seconds(holder: dict[str, Any], key: str, default: float) -> float:
 
 
 def wrong(msg: str, details: str = "") -> CNIError:
-    """An error of code 7."""
-    return CNIError(INVALID_NETWORK_CONFIG, msg, details)
+    """An error of code 7 with the usual remedy."""
+    remedy = "correct the network configuration (usually a file in /etc/cni/net.d)"
+    return CNIError(INVALID_NETWORK_CONFIG, msg, details or remedy)

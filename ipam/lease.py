@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DRAFT = ".new-lease"  # only where the file system has no files without a name
 _NOT_IN_NAMES = frozenset("/:\0")
 _LINE_BREAK = "\r\n"
+_NO_FILE = (errno.ENOENT, errno.ENXIO, errno.ELOOP)  # nothing, a socket, a link to itself
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
@@ -56,8 +57,10 @@ def read(name: str, dir_fd: int) -> bytes | None:
     """Return the bytes of a small file; None when it is missing or no regular file."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
     try:
         return os.read(fd, 4096)
     except IsADirectoryError:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def dead(store: Store, range_set: RangeSet, witness: Witness) -> Iterator[tuple[Lease, str]]:
     """Give the leases of a range set that nobody can be using, each with the proof."""
+    _place_all(store, witness)
     for lease in store.leases():
         if range_set.range_of(parse_address(lease.name)) is None:
             continue
@@ -50,6 +51,8 @@ def collect(
     """Free what is not in `valid`; without it (None) only the provably dead. Returns failures."""
     errors: list[CNIError] = []
     containers = {container_id for container_id, _ in valid or ()}
+    if valid is None:
+        _place_all(store, witness)
     for lease in store.leases():
         if not lease.content.strip():
             reason = "the file is empty"
@@ -81,6 +84,14 @@ def proof(store: Store, lease: Lease, witness: Witness) -> str:
     """Return why the holder of a lease is known to be gone, or ""."""
     entry = store.index.read(lease.owner) if lease.owner is not None else None
     return witness.proof_of_death(lease.owner, lease.mtime, entry)
+
+
+def _place_all(store: Store, witness: Witness) -> None:
+    """Tell the witness where everybody is whose namespace is still at its path."""
+    for lease in store.leases():
+        entry = store.index.read(lease.owner) if lease.owner is not None else None
+        if lease.owner is not None and entry is not None and entry.netns_id:
+            witness.place(lease.owner[0], entry.netns_path, entry.netns_id)
 
 
 def _is_valid(lease: Lease, valid: set[Owner], containers: set[str]) -> bool:

@@ -9,7 +9,9 @@ What speaks for life, and outweighs all else:
 What proves death, when nothing speaks for life:
 - the lease is older than this boot;
 - every namespace that is known of it is gone. A path under /proc alone cannot show that: its
-  process may have left others in the namespace.
+  process may have left others in the namespace. Nor does a namespace of the recorded number show
+  that it is there: the kernel gives the number of one that went to the next one that is made, as a
+  rule. If another container is in the namespace of that number now, the recorded one is gone.
 
 Reads the kernel and files, changes nothing. Imported only when a pool is full, when an attachment
 comes twice, and for GC.
@@ -23,6 +25,7 @@ import time
 from cni import wire
 from cni.attachment import HOST_VETH_NAMES, Attachment
 from cni.native import socket
+from ipam.index import netns_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ _MARGIN_S = 5.0
 class Witness:
     """What is known of one network's attachments at this moment; made anew for each sweep."""
 
-    __slots__ = ("_boot", "_living", "_network", "_nsfs", "_proc", "_results_dir")
+    __slots__ = ("_boot", "_living", "_network", "_nsfs", "_proc", "_results_dir", "_tenants")
 
     def __init__(
         self,
@@ -52,6 +55,13 @@ class Witness:
         self._boot = boot_time(run_dir)
         self._nsfs = _device(f"{proc}/self/ns/net")
         self._living: set[int] | None = None
+        self._tenants: dict[str, set[str]] = {}  # "device:inode" -> container IDs in it now
+
+    def place(self, container_id: str, netns_path: str, identity: str = "") -> None:
+        """Learn who is in which namespace, if the path leads to it (and it is `identity`)."""
+        now = netns_id(netns_path)
+        if now and identity in ("", now):
+            self._tenants.setdefault(now, set()).add(container_id)
 
     def proof_of_death(self, owner: Owner | None, mtime: float, entry: Entry | None) -> str:
         """Return why a holder is known to be gone, or "" when it lives or may live.
@@ -60,8 +70,9 @@ class Witness:
         """
         gone = ""
         unknown = False
+        container_id = owner[0] if owner is not None else ""
         for path, identity in self._namespaces(owner, entry) if owner is not None else ():
-            state = self._is_gone(path, identity)
+            state = self._is_gone(path, identity, container_id)
             if state is False:
                 return ""
             unknown = unknown or state is None
@@ -98,7 +109,7 @@ class Witness:
         except OSError:
             return []
 
-    def _is_gone(self, path: str, identity: str) -> bool | None:
+    def _is_gone(self, path: str, identity: str, container_id: str) -> bool | None:
         """Whether a namespace is gone; None when that cannot be known."""
         try:
             stat = os.stat(path)
@@ -113,6 +124,9 @@ class Witness:
                 return False
         elif not identity:  # no path, or one that leads to something else
             return None if path.startswith("/proc/") else True
+        tenants = self._tenants.get(identity)
+        if tenants is not None and container_id not in tenants:
+            return True
         living = self._living_namespaces()
         return None if living is None else int(identity.partition(":")[2] or 0) not in living
 

@@ -12,7 +12,6 @@ import os
 
 from cni import errors
 from cni.errors import CNIError
-from cni.validate import PHRASES_OF_SUCCESS
 from cni_flannel.kernel import netns
 from cni_flannel.kernel.handle import AddressEvents, Handle
 from cni_flannel.kernel.nlmsg import NetlinkError
@@ -158,14 +157,13 @@ def _lock(fd: int, path: str) -> None:
 
 def refused(error: OSError) -> CNIError:
     """CNIError 101 for what the system would not do, in words that no runtime takes for success."""
-    msg = str(error)
-    for phrase, other in PHRASES_OF_SUCCESS:
-        msg = msg.replace(phrase, other)
     remedy = "see the kernel log (dmesg); if it stays, report it with the configuration"
     if error.errno in (errno.EPERM, errno.EACCES):
         remedy = "run the plugin as root: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN"
     return CNIError(
-        errors.KERNEL_REFUSED, f"access the network of host and container: {msg}", remedy
+        errors.KERNEL_REFUSED,
+        f"access the network of host and container: {errors.harmless(str(error))}",
+        remedy,
     )
 
 

@@ -97,13 +97,15 @@ def _replaced(conf: BridgeConf, node: Node, gateway: Prefix, wanted: list[Prefix
     """The addresses that have to go for ``gateway``; CNIError 104 while pods still use them."""
     found = observed.in_the_way(node.addresses, gateway)
     stale = [address for address in found if address not in wanted]
-    if stale and node.ports and not conf.force_address:
+    own = gateway_port_name(conf.gateway_holder)  # with a VLAN the gateway itself has a port
+    ports = [name for name in node.ports if name != own]
+    if stale and ports and not conf.force_address:
         there = ", ".join(str(address) for address in stale)
         raise CNIError(
             errors.BRIDGE_IN_THE_WAY,
             f'failed to set bridge addr: "{conf.gateway_holder}" already has an IP address '
-            f"different from {gateway}: it has {there}, and {len(node.ports)} ports use it "
-            f"({', '.join(node.ports[:4])}{', ...' if len(node.ports) > 4 else ''})",
+            f"different from {gateway}: it has {there}, and {len(ports)} ports use it "
+            f"({', '.join(ports[:4])}{', ...' if len(ports) > 4 else ''})",
             f"this node's subnet changed from {stale[0].network} to {gateway.network}: restart "
             "the pods that still use the old one (the bridge is re-addressed when the last is "
             "gone), or set 'forceAddress': true to cut them off",

@@ -22,7 +22,7 @@ from ipam import plugin as host_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
@@ -51,6 +51,10 @@ class Attempts:
             cause = refused(error)
             msg = f"{self._what}: {cause.msg}"
             self._errors.append(CNIError(cause.code, msg, f"{cause.details}\n{_RETRY}"))
+
+    def keep(self, errors: Iterable[CNIError]) -> None:
+        """Tell these errors as well."""
+        self._errors += errors
 
     @property
     def clean(self) -> bool:

@@ -120,16 +120,16 @@ class PortVlans(Step):
         more = [
             f"bridge vlan add dev {self.name} vid {first}-{last}" for first, last in self.tagged
         ]
-        return [*gone, *(own if self.untagged else []), *more]
+        return [*gone, *own, *more]
 
     def apply(self, ends: Ends) -> None:
         index = ends.host_index(self.name)
         if self.drop_default:
             ends.drop(rtnl.del_port_vlan(index, 1))
-        messages = [rtnl.add_port_vlan(index, first, vid_end=last) for first, last in self.tagged]
-        if self.untagged:
-            messages.append(rtnl.add_port_vlan(index, self.untagged, pvid=True, untagged=True))
-        ends.host.execute(*messages)
+        ends.host.execute(
+            *(rtnl.add_port_vlan(index, first, vid_end=last) for first, last in self.tagged),
+            rtnl.add_port_vlan(index, self.untagged, pvid=True, untagged=True),
+        )
 
 
 class PodSysctls(Step):
@@ -215,7 +215,10 @@ class Finish(Step):
 
     def apply(self, ends: Ends) -> None:
         ends.host.execute(
-            *(rtnl.reset_neighbour(self.bridge.index, address) for address in self.addresses),
+            *(
+                rtnl.replace_neighbour(self.bridge.index, address, None, state=rtnl.NUD_NONE)
+                for address in self.addresses
+            ),
             rtnl.set_link(self.name, alias=self.attachment.alias()),
         )
 

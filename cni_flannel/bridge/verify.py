@@ -65,7 +65,7 @@ def _differences(
     bridge = ends.host.get_link(conf.bridge)
     pod_link = ends.pod.get_link(args.ifname)
     host_link = None if pod_link is None else links.peer_on_host(ends, pod_link)
-    yield from _bridge(conf, bridge, _named(interfaces, conf.bridge), prev_result, ends)
+    yield from _bridge(args, conf, bridge, prev_result, ends)
     wants_up = not conf.disable_container_interface
     yield from _pod_link(args, pod_link, interfaces, wants_up=wants_up)
     if pod_link is not None:
@@ -76,9 +76,9 @@ def _differences(
 
 
 def _bridge(
+    args: Args,
     conf: BridgeConf,
     bridge: Link | None,
-    expected: Interface | None,
     prev_result: dict[str, Any],
     ends: Ends,
 ) -> Iterator[str]:
@@ -88,19 +88,22 @@ def _bridge(
     if bridge.kind != "bridge":
         yield f'{conf.bridge} is not a bridge but "{bridge.kind}"'
         return
+    expected = _named(prev_result.get("interfaces") or [], conf.bridge)
     yield from _properties(f"Bridge interface {conf.bridge}", bridge, expected)
     if conf.mtu and bridge.mtu != conf.mtu:
         yield f"bridge {conf.bridge} has MTU {bridge.mtu}, not {conf.mtu}"
     if bool(bridge.flags & rtnl.IFF_PROMISC) != conf.promisc_mode:
         yield f"bridge {conf.bridge} has promiscuous mode {_ON[not conf.promisc_mode]}"
     if conf.is_gateway:
-        yield from _gateways(conf, prev_result, ends)
+        yield from _gateways(args, conf, prev_result, ends)
 
 
-def _gateways(conf: BridgeConf, prev_result: dict[str, Any], ends: Ends) -> Iterator[str]:
+def _gateways(
+    args: Args, conf: BridgeConf, prev_result: dict[str, Any], ends: Ends
+) -> Iterator[str]:
     holder = ends.host.get_link(conf.gateway_holder)
     there = [] if holder is None else [a.prefix.address for a in ends.host.addresses(holder.index)]
-    gateways = [ip["gateway"] for ip in prev_result.get("ips") or [] if ip.get("gateway")]
+    gateways = [ip["gateway"] for ip in _own_ips(args, prev_result) if ip.get("gateway")]
     for gateway in map(cidr.parse_address, gateways):
         if gateway not in there:
             yield f"bridge {conf.gateway_holder} has not got the gateway address {gateway}"
@@ -156,17 +159,22 @@ def _host_link(
             yield f"host veth {link.name} has port isolation {_ON[link.port.isolated]}"
 
 
-def _addresses(args: Args, prev_result: dict[str, Any], link: Link, ends: Ends) -> Iterator[str]:
+def _own_ips(args: Args, prev_result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The addresses on this attachment's interface; other plugins of the chain may have others."""
     interfaces = prev_result.get("interfaces") or []
+    return [
+        ip
+        for ip in prev_result.get("ips") or []
+        if type(index := ip.get("interface")) is not int
+        or not 0 <= index < len(interfaces)
+        or _is(interfaces[index], args.ifname)
+    ]
+
+
+def _addresses(args: Args, prev_result: dict[str, Any], link: Link, ends: Ends) -> Iterator[str]:
     there = [found.prefix for found in ends.pod.addresses(link.index)]
-    for ip in prev_result.get("ips") or []:
-        index = ip.get("interface")
-        is_other = (
-            type(index) is int
-            and 0 <= index < len(interfaces)
-            and not _is(interfaces[index], args.ifname)
-        )
-        if not is_other and cidr.parse_prefix(ip["address"]) not in there:
+    for ip in _own_ips(args, prev_result):
+        if cidr.parse_prefix(ip["address"]) not in there:
             yield f"Failed to match addr {ip['address']} on interface {args.ifname}"
 
 
@@ -193,7 +201,7 @@ def _rules(
     if conf.ip_masq:
         from cni_flannel.kernel import masq  # most nodes leave masquerading to the daemon
 
-        prefixes = [cidr.parse_prefix(ip["address"]) for ip in prev_result.get("ips") or []]
+        prefixes = [cidr.parse_prefix(ip["address"]) for ip in _own_ips(args, prev_result)]
         names = conf.name, args.container_id, args.ifname
         backend = conf.ip_masq_backend or None
         yield from masq.verify(backend, *names, prefixes, args.environ)

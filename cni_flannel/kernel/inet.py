@@ -30,7 +30,7 @@ RTPROT_BOOT = 3
 RTN_UNICAST = 1
 
 NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
-NUD_REACHABLE, NUD_STALE, NUD_PERMANENT = 0x02, 0x04, 0x80
+NUD_NONE, NUD_REACHABLE, NUD_STALE, NUD_PERMANENT = 0x00, 0x02, 0x04, 0x80
 
 AF = {0: 0, 4: 2, 6: 10}
 """The kernel's address families, by IP version; 0 is every family."""
@@ -218,19 +218,12 @@ def dump_routes(family: int, index: int | None = None, table: int | None = None)
 
 
 def replace_neighbour(
-    index: int, address: Address, mac: str, *, state: int = NUD_REACHABLE
+    index: int, address: Address, mac: str | None, *, state: int = NUD_REACHABLE
 ) -> Message:
-    """Make or overwrite the neighbour entry of an address."""
-    body = _neighbour(index, address, state) + attr(NDA_LLADDR, mac_bytes(mac))
-    return Message(RTM_NEWNEIGH, _CREATE | nlmsg.NLM_F_REPLACE, body)
-
-
-def reset_neighbour(index: int, address: Address) -> Message:
-    """Empty the neighbour entry of an address, or make an empty one: the next packet resolves it.
-
-    Unlike a deletion it cannot fail for want of an entry, so that it fits into one send with others.
-    """
-    body = _neighbour(index, address, NUD_NONE)
+    """Make or overwrite the neighbour entry of an address; NUD_NONE, without MAC, empties it."""
+    body = _neighbour(index, address, state)
+    if mac is not None:
+        body += attr(NDA_LLADDR, mac_bytes(mac))
     return Message(RTM_NEWNEIGH, _CREATE | nlmsg.NLM_F_REPLACE, body)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from cni import process
-from cni.errors import KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError
+from cni.errors import KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError, harmless
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
 _PASSED_ON = ("XTABLES_LIBDIR", "XTABLES_LOCKFILE")
 _LONGEST_QUOTE = 1000
+_REMEDY = "see the kernel log (dmesg); list the rules: iptables -t nat -S, nft list ruleset"
 _BUSY = 4
 """iptables' RESOURCE_PROBLEM; of the lock when the text says so (xshared.h)."""
 
@@ -68,7 +69,11 @@ def run(argv: list[str], environ: Mapping[str, str], stdin: str = "") -> process
     try:
         return process.run(argv, stdin=stdin.encode("utf-8", "surrogateescape"), env=env)
     except OSError as error:
-        raise CNIError(KERNEL_REFUSED, f"run {argv[0]}: {harmless(str(error))}") from error
+        raise CNIError(
+            KERNEL_REFUSED,
+            f"run {argv[0]}: {harmless(str(error))}",
+            "it must be an executable for this machine: install its package again",
+        ) from error
 
 
 def failure(what: str, program: str, done: process.Completed) -> CNIError:
@@ -82,22 +87,9 @@ def failure(what: str, program: str, done: process.Completed) -> CNIError:
             message,
             "another program holds the xtables lock for long: see `fuser /run/xtables.lock`",
         )
-    return CNIError(KERNEL_REFUSED, message, "")
+    return CNIError(KERNEL_REFUSED, message, _REMEDY)
 
 
 def _quote(output: bytes) -> str:
     """Put what a program wrote on one line."""
     return harmless(" ".join(output.decode("utf-8", "replace").split())[:_LONGEST_QUOTE])
-
-
-def harmless(text: str) -> str:
-    """Replace the words that mean "gone" to a runtime."""
-    for phrase, instead in (
-        ("no such file or directory", "ENOENT"),
-        ("not found", "missing"),
-    ):
-        start = text.lower().find(phrase)
-        while start >= 0:
-            text = text[:start] + instead + text[start + len(phrase) :]
-            start = text.lower().find(phrase)
-    return text

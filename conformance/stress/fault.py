@@ -2,9 +2,9 @@
 
 ENOSPC, EIO, EACCES, EMFILE, EINTR, EBUSY. Whatever fails, the plugin ends with success or with one
 JSON error of the table; a DEL after it succeeds, and nothing is left. Calls before the first read
-of stdin are the loader's and the interpreter's own, and are left out; so are those of programs that
-the plugin runs: `iptables-restore` whose read fails takes it for the end, and says that all is well.
-`--follow` strikes them too (a Go plugin's delegates are such programs).
+of stdin are the loader's and the interpreter's own, and are left out; so are those of programs
+that the plugin runs: `iptables-restore` whose read fails takes it for the end, and says that all
+is well. `--follow` strikes them too (a Go plugin's delegates are such programs).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EMFILE", "EINTR", "EBUSY")
 CALLS = frozenset(
     """
-    open openat openat2 creat read pread64 readv write pwrite64 writev lseek ftruncate fallocate
-    link linkat symlink symlinkat rename renameat renameat2 unlink unlinkat mkdir mkdirat rmdir
-    stat lstat fstat newfstatat statx readlink readlinkat access faccessat faccessat2 getdents64
-    chmod fchmod fchmodat utimensat flock fcntl fsync fdatasync dup dup2 dup3 memfd_create pipe2
-    inotify_init1 inotify_add_watch poll ppoll select pselect6 epoll_wait epoll_ctl
-    socket bind getsockname setsockopt getsockopt sendmsg sendto sendmmsg recvmsg recvfrom
-    setns unshare ioctl vfork clone clone3 execve wait4 waitid
-    """.split()
+    open openat openat2 creat read pread64 readv write pwrite64 writev lseek ftruncate
+    fallocate link linkat symlink symlinkat rename renameat renameat2 unlink unlinkat mkdir
+    mkdirat rmdir stat lstat fstat newfstatat statx readlink readlinkat access faccessat
+    faccessat2 getdents64 chmod fchmod fchmodat utimensat flock fcntl fsync fdatasync dup dup2
+    dup3 memfd_create pipe2 inotify_init1 inotify_add_watch poll ppoll select pselect6
+    epoll_wait epoll_ctl socket bind getsockname setsockopt getsockopt sendmsg sendto sendmmsg
+    recvmsg recvfrom setns unshare ioctl vfork clone clone3 execve wait4 waitid
+    """.split()  # noqa: SIM905 - names of manual pages, to be read in rows
 )
 VICTIMS = ("ADD", "DEL")
 

@@ -1,4 +1,4 @@
-"""What a verb of the stress part is asked for, and what it tells at the end: one line with a figure.
+"""What a verb of the stress part is asked for, and what it tells at the end: a line with a figure.
 
 Every verb has the same options and the same ending: `crash: 1806 kills tried, 0 leaks`, a line for
 each failure above it, or the same as one JSON document, and exit status 0 or 1.

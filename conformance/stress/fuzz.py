@@ -1,14 +1,13 @@
 """Whole calls with random environment, stdin and files, on a node that must stay as it was.
 
 After each call: exit status 0 or 1, exactly one JSON document or nothing on stdout, a code of the
-table, no traceback, an end in time. Then the attachment is taken away, and apart from bridges (which
-an ADD may make) and files below /run/x, /run/y and /var/lib/cni the node is as before: its physical
-link, its other bridge, another living attachment, its files. `noise` has the calls.
+table, no traceback, an end in time. Then the attachment is taken away, and apart from bridges
+(which an ADD may make) and files below /run/x, /run/y and /var/lib/cni the node is as before: its
+physical link, its other bridge, another living attachment, its files. `calls` has the calls.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,19 +17,20 @@ from hypothesis import seed as with_seed
 from hypothesis.errors import HypothesisException
 
 from conformance.stress import pool
+from conformance.stress.calls import LEASE, STATE, calls
 from conformance.stress.figure import Figure, Tally, options
 from conformance.stress.hostile import Stage
-from conformance.stress.noise import LEASE, STATE, calls
 from conformance.stress.scene import CONTAINER, POD
 from conformance.stress.verdict import complaints
-from conformance.world import Outcome, difference
+from conformance.world import difference
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conformance.stress.noise import Call
+    from conformance.stress.calls import Call
+    from conformance.world import Outcome
 
 DEADLINE_S = 30.0
 _BATCH = 100  # calls of one worker's turn
@@ -69,14 +69,18 @@ class Pond(Stage):
         """What no call may change: the node without bridges made by ADDs and the plugin's files."""
         state = self.world.state()
         host, pod = state["host"], state["pods"][POD]
-        bridges = {n for n, link in host["links"].items() if link.get("kind") == "bridge"} - {"other0"}
+        bridges = {n for n, link in host["links"].items() if link.get("kind") == "bridge"} - {
+            "other0"
+        }
         kept = {name: link for name, link in host["links"].items() if name not in bridges}
         return {
             "links": kept,
             "addresses": {name: host["addresses"][name] for name in kept},
             "routes": [route for route in host["routes"] if route.get("dev") not in bridges],
             "pod": [pod["links"], pod["addresses"], pod["routes"]],
-            "neighbour": [state["pods"]["neighbour"][key] for key in ("links", "addresses", "routes")],
+            "neighbour": [
+                state["pods"]["neighbour"][key] for key in ("links", "addresses", "routes")
+            ],
             "rules": [line for line in state["rules"] if "cid-neighbour" in line],
             "files": {
                 path: text
@@ -138,7 +142,7 @@ class Pond(Stage):
             if problems := complaints(gone, document=False):
                 raise Broken(f"DEL: {'; '.join(problems)}")
         self.world.run(["sh", "-c", _CLEAN], check=False)
-        for name in os.listdir(self.world.path(LEASE.format("cbr0", ""))):
+        for name in self.world.files(LEASE.format("cbr0", "")):
             path = self.world.path(LEASE.format("cbr0", name))
             if name[:1].isdigit() and not path.read_bytes().startswith(b"cid-neighbour"):
                 path.unlink()

@@ -16,13 +16,14 @@ from conformance.stress.figure import Figure, Tally, options
 from conformance.stress.scene import CONTAINER, POD, Scene
 from conformance.stress.tricks import TRICKS
 from conformance.stress.verdict import brief, complaints
-from conformance.world import Outcome, difference
+from conformance.world import difference
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
     from conformance.stress.tricks import Trick
+    from conformance.world import Outcome
 
 DEADLINE_S = 20.0
 _ALIVE = ("reachable", "stale", "delay", "probe")
@@ -103,7 +104,7 @@ def merged(conf: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         old = result.get(key)
         both = isinstance(old, dict) and isinstance(value, dict)
-        result[key] = merged(old, value) if both else value
+        result[key] = merged(dict(old or {}), value) if both else value
     return result
 
 
@@ -127,6 +128,7 @@ def _expected(line: str, trick: Trick) -> bool:
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = options("hostile", __doc__ or "")
     parser.add_argument("--trick", help="only those whose name holds this text")
+    parser.add_argument("--every", type=int, default=1, help="only every K-th trick")
     return parser.parse_args(argv)
 
 
@@ -134,7 +136,7 @@ def main(argv: list[str]) -> int:
     """Run the verb."""
     args = arguments(argv)
     figure = Figure("hostile", ("tricks", "refused", "harmless"), as_json=args.json)
-    todo = [trick for trick in TRICKS if not args.trick or args.trick in trick.name]
+    todo = [trick for trick in TRICKS if not args.trick or args.trick in trick.name][:: args.every]
     for tally in pool.spread(args.jobs, Stage, (args.bin_dir,), play, todo):
         figure.add(tally)
         figure.progress(f"{figure.counts['tricks']} of {len(todo)}")

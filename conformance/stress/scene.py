@@ -59,8 +59,6 @@ class Scene:
         self.plugin = plugin
         self.conf = network(kind, plugin)
         self.world = World(bin_dir)
-        dual = {"ipv6_network": "fd00:f1::/56", "ipv6_subnet": "fd00:f1:0:1::1/64"}
-        self.world.write_subnet_env(**(dual if kind.startswith("dual") else {}))
         self.world.add_pod(POD)
         self.world.add_pod("neighbour")
         self.has_neighbour = kind.endswith("neighbour")
@@ -69,6 +67,8 @@ class Scene:
 
     def restart(self) -> None:
         """Make everything as new; remember how the world looks after an undisturbed ADD and DEL."""
+        dual = {"ipv6_network": "fd00:f1::/56", "ipv6_subnet": "fd00:f1:0:1::1/64"}
+        self.world.write_subnet_env(**(dual if self.kind.startswith("dual") else {}))
         self.cool()
         if self.has_neighbour:
             assert self.call("ADD", "neighbour", NEIGHBOUR).status == 0

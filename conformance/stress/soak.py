@@ -41,7 +41,10 @@ class Soak:
         """One ADD and DEL, or all pods at once; whether it went well."""
         pods = PODS if number % _ROUND == 0 else (PODS[number % len(PODS)],)
         start = time.monotonic()
-        went_well = all([self._call(command, pod, number) for command in ("ADD", "DEL") for pod in pods])
+        went_well = True
+        for command in ("ADD", "DEL"):
+            for pod in pods:
+                went_well &= self._call(command, pod, number)
         self.seconds.append((time.monotonic() - start) / len(pods))
         self.figure.count("ADD/DEL cycles", len(pods))
         return went_well

@@ -1,12 +1,12 @@
-"""Many attachments at once: ADD, CHECK, DEL, GC and STATUS mixed, two networks, bridges that vanish.
+"""Many attachments at once: ADD, CHECK, DEL, GC, STATUS mixed, two networks, bridges that vanish.
 
-64 workers carry 200 attachments through their lives. Now and then somebody deletes a bridge. At the
-end, and at every step: no address twice, one MAC for each life of a bridge, no error that the call's
-circumstances do not explain, nothing left.
+64 workers carry 200 attachments through their lives. Now and then somebody deletes a bridge. At
+the end, and at every step: no address twice, one MAC for each life of a bridge, no error that the
+call's circumstances do not explain, nothing left.
 
-As the specification promises a plugin, GC runs with the complete list of valid attachments and while
-no ADD or DEL is in flight (section 4, "GC"). A call that overlaps the deletion of its bridge may
-fail, with a code of the table; its repetition must succeed.
+As the specification promises a plugin, GC runs with the complete list of valid attachments and
+while no ADD or DEL is in flight (section 4, "GC"). A call that overlaps the deletion of its bridge
+may fail, with a code of the table; its repetition must succeed.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ class Storm:
     def add(self, network: str, cid: str) -> tuple[dict[str, Any] | None, int]:
         """ADD until it succeeds; the result, and the life of the bridge that it is part of."""
         bridge = self.bridges[network]
+        done = None
         for _ in range(_ATTEMPTS):
             before = bridge.life
             with self.gate.shared():
@@ -150,7 +151,7 @@ class Storm:
                 return None, 0
             with self.lock:
                 self.figure.count("disturbed and repeated")
-        self.fail(f"ADD {network} {cid} was disturbed {_ATTEMPTS} times: {brief(done)}")
+        self.fail(f"ADD {network} {cid} was disturbed {_ATTEMPTS} times, at last {done}")
         return None, 0
 
     def _note(
@@ -184,6 +185,7 @@ class Storm:
                 self.valid.discard((network, cid))
                 for ip in result["ips"]:
                     self.addresses.pop((network, ip["address"]), None)
+            done = None
             for _ in range(_ATTEMPTS):
                 before = self.bridges[network].life
                 done = self.call("DEL", network, cid, prevResult=result)
@@ -191,7 +193,7 @@ class Storm:
                     return
                 if self.bridges[network].life == before:
                     break
-        self.fail(f"DEL {network} {cid}: {brief(done)}")
+        self.fail(f"DEL {network} {cid}: {done}")
 
     # ------------------------------------------------------------------------- what disturbs them
 
@@ -217,7 +219,9 @@ class Storm:
     def collect(self, network: str) -> None:
         with self.gate.alone():
             valid = [
-                {"containerID": cid, "ifname": "eth0"} for name, cid in self.valid if name == network
+                {"containerID": cid, "ifname": "eth0"}
+                for name, cid in self.valid
+                if name == network
             ]
             done = self.call("GC", network, "gc", **{"cni.dev/valid-attachments": valid})
             if done.status != 0:
@@ -236,7 +240,9 @@ class Storm:
 def leftovers(state: dict[str, Any]) -> list[str]:
     """Tell what is there beyond bridges and the files that a network keeps."""
     bridges = {bridge for bridge, _ in NETWORKS.values()}
-    found = [f"left: link {name}" for name in state["host"]["links"] if name not in {"lo", *bridges}]
+    found = [
+        f"left: link {name}" for name in state["host"]["links"] if name not in {"lo", *bridges}
+    ]
     found += [f"left: {one}" for one in state["host"]["neighbours"] if one["state"] != "failed"]
     found += [f"left: process {line}" for line in state["processes"]]
     found += [

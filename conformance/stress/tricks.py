@@ -48,7 +48,13 @@ def _names() -> list[Trick]:
     found = []
     for verb in ("ADD", "DEL", "CHECK"):
         found += [
-            Trick(f"{verb} container {one[:20]!r}", verb, {"CNI_CONTAINERID": one}, refused=True, code=4)
+            Trick(
+                f"{verb} container {one[:20]!r}",
+                verb,
+                {"CNI_CONTAINERID": one},
+                refused=True,
+                code=4,
+            )
             for one in ids
         ]
         found += [
@@ -64,9 +70,22 @@ def _names() -> list[Trick]:
 
 def _links() -> list[Trick]:
     """Links of the host and of the pod."""
-    bridges = ["phys0", "lo", "..", "../x", "a/b", "x" * 16, "all", "default", "veth0/../lo", "", " "]
+    bridges = [
+        "phys0",
+        "lo",
+        "..",
+        "../x",
+        "a/b",
+        "x" * 16,
+        "all",
+        "default",
+        "veth0/../lo",
+        "",
+        " ",
+    ]
     found = [
-        Trick(f"bridge {one!r}", conf={"delegate": {"bridge": one}}, refused=bool(one)) for one in bridges
+        Trick(f"bridge {one!r}", conf={"delegate": {"bridge": one}}, refused=bool(one))
+        for one in bridges
     ]
     found += [Trick(f"ifname {one!r}", env={"CNI_IFNAME": one}) for one in ("all", "default")]
     return [
@@ -84,8 +103,14 @@ def _links() -> list[Trick]:
             plant="ip link add some0 type veth peer name eth0 netns pod",
             refused=True,
         ),
-        Trick("vlan on a physical link", conf={"delegate": {"bridge": "phys0", "vlan": 5}}, refused=True),
-        Trick("promiscuous lo", conf={"delegate": {"bridge": "lo", "promiscMode": True}}, refused=True),
+        Trick(
+            "vlan on a physical link",
+            conf={"delegate": {"bridge": "phys0", "vlan": 5}},
+            refused=True,
+        ),
+        Trick(
+            "promiscuous lo", conf={"delegate": {"bridge": "lo", "promiscMode": True}}, refused=True
+        ),
     ]
 
 
@@ -101,14 +126,23 @@ def _namespaces() -> list[Trick]:
             Trick(f"DEL of lo in {path}", "DEL", env | {"CNI_IFNAME": "lo"}),
             Trick(f"DEL of phys0 in {path}", "DEL", env | {"CNI_IFNAME": "phys0"}),
         ]
-    for path in ("/proc/self/ns/mnt", "/run/decoy/secret", "/run/decoy", "/dev/null", "relative", "/"):
+    for path in (
+        "/proc/self/ns/mnt",
+        "/run/decoy/secret",
+        "/run/decoy",
+        "/dev/null",
+        "relative",
+        "/",
+    ):
         env = {"CNI_NETNS": path}
         found += [
             Trick(f"ADD in {path}", env=env, refused=True),
             Trick(f"DEL in {path}", "DEL", env),
         ]
     fifo = "mkdir -p /run/trick; mkfifo /run/trick/fifo"
-    found.append(Trick("ADD in a named pipe", env={"CNI_NETNS": "/run/trick/fifo"}, plant=fifo, refused=True))
+    found.append(
+        Trick("ADD in a named pipe", env={"CNI_NETNS": "/run/trick/fifo"}, plant=fifo, refused=True)
+    )
     found.append(Trick("DEL in a named pipe", "DEL", {"CNI_NETNS": "/run/trick/fifo"}, plant=fifo))
     return found
 
@@ -134,10 +168,14 @@ def _planted() -> list[Trick]:
     for what, path in places.items():
         for shape, script in shapes.items():
             plant = f"mkdir -p $(dirname {path}); {script.format(path)}"
-            for verb in ("ADD", "DEL"):
-                found.append(Trick(f"{verb}, {what} is a {shape}", verb, plant=plant))
+            name = f"{what} is a {shape}"
+            found += [Trick(f"{verb}, {name}", verb, plant=plant) for verb in ("ADD", "DEL")]
     for shape, script in shapes.items():
-        each = f"for ip in {_NEXT}; do " + script.format(f"{_LEASES}/$ip").replace("\n", ";") + "; done"
+        each = (
+            f"for ip in {_NEXT}; do "
+            + script.format(f"{_LEASES}/$ip").replace("\n", ";")
+            + "; done"
+        )
         found.append(Trick(f"ADD, leases are each a {shape}", plant=each))
         found.append(Trick(f"DEL, leases are each a {shape}", "DEL", plant=each))
     for path in (_INDEX, f"{_INDEX}/cbr0"):
@@ -160,7 +198,8 @@ def _contents() -> list[Trick]:
         "names another network": '{"name":"other","type":"bridge","bridge":"cni0"}',
         "leads the leases away": '{"name":"cbr0","type":"bridge","bridge":"cni0",'
         '"ipam":{"type":"host-local","dataDir":"/run/decoy"}}',
-        "names a strange ipam": '{"name":"cbr0","type":"bridge","bridge":"cni0","ipam":{"type":"../rm"}}',
+        "names a strange ipam": '{"name":"cbr0","type":"bridge","bridge":"cni0",'
+        '"ipam":{"type":"../rm"}}',
         "is a list": "[1, 2]",
         "is half": '{"name":"cbr0","type":"bri',
         "is binary": "\\377\\376\\0",
@@ -169,14 +208,31 @@ def _contents() -> list[Trick]:
     found = []
     for what, text in states.items():
         plant = f"mkdir -p {DATA}/flannel; printf '{text}' >{_STATE}"
-        found.append(Trick(f"DEL, the state {what}", "DEL", plant=plant, may_change=(f"files.{_STATE}",)))
+        found.append(
+            Trick(f"DEL, the state {what}", "DEL", plant=plant, may_change=(f"files.{_STATE}",))
+        )
         changes = (*_LEAVES, f"files.{_STATE}")
-        found.append(Trick(f"DEL of a pod, the state {what}", "DEL", plant=plant, attached=True, may_change=changes))
-    for target in ("../../../../run/decoy/secret", "10.244.1.2", "/run/decoy/secret", "lock"):
-        found.append(Trick(f"DEL, the index says {target}", "DEL", plant=sealed % target))
-    for owner in ("../../run/decoy\\r\\neth0", "cid-neighbour\\r\\n../eth0", "\\0\\0", "a\\r\\nb\\r\\nc"):
+        found.append(
+            Trick(
+                f"DEL of a pod, the state {what}",
+                "DEL",
+                plant=plant,
+                attached=True,
+                may_change=changes,
+            )
+        )
+    targets = ("../../../../run/decoy/secret", "10.244.1.2", "/run/decoy/secret", "lock")
+    found += [Trick(f"DEL, the index says {one}", "DEL", plant=sealed % one) for one in targets]
+    for owner in (
+        "../../run/decoy\\r\\neth0",
+        "cid-neighbour\\r\\n../eth0",
+        "\\0\\0",
+        "a\\r\\nb\\r\\nc",
+    ):
         plant = f"for ip in {_NEXT}; do printf '{owner}' >{_LEASES}/$ip; done"
-        found += [Trick(f"{verb}, leases say {owner!r}", verb, plant=plant) for verb in ("ADD", "DEL")]
+        found += [
+            Trick(f"{verb}, leases say {owner!r}", verb, plant=plant) for verb in ("ADD", "DEL")
+        ]
     return found
 
 
@@ -189,19 +245,41 @@ def _runtime() -> list[Trick]:
     found = []
     for what, interfaces in (("host links", links), ("the host's namespace", inside)):
         conf = {"prevResult": own | {"interfaces": interfaces}}
-        found += [Trick(f"{verb}, the result names {what}", verb, conf=conf) for verb in ("DEL", "CHECK")]
+        found += [
+            Trick(f"{verb}, the result names {what}", verb, conf=conf) for verb in ("DEL", "CHECK")
+        ]
         found.append(
-            Trick(f"DEL of a pod, the result names {what}", "DEL", conf=conf, attached=True, may_change=_LEAVES)
+            Trick(
+                f"DEL of a pod, the result names {what}",
+                "DEL",
+                conf=conf,
+                attached=True,
+                may_change=_LEAVES,
+            )
         )
     for kind in ("../../../bin/rm", "/bin/rm", "..", ".", "a/b", "", "flannel"):
         found.append(Trick(f"delegate {kind!r}", conf={"delegate": {"type": kind}}, refused=True))
         found.append(Trick(f"ipam {kind!r}", conf={"ipam": {"type": kind}}, refused=bool(kind)))
     for ip in ("192.0.2.1", "10.244.1.1", "10.244.1.2", "10.244.1.255", "../lock", "lock", "::"):
-        found.append(Trick(f"CNI_ARGS asks for {ip}", env={"CNI_ARGS": f"IgnoreUnknown=1;IP={ip}"}, refused=True))
+        found.append(
+            Trick(
+                f"CNI_ARGS asks for {ip}",
+                env={"CNI_ARGS": f"IgnoreUnknown=1;IP={ip}"},
+                refused=True,
+            )
+        )
     for path in ("/run/decoy/secret", "/run/decoy", "/dev/zero", "/dev/full", "/run/trick/fifo"):
         fifo = "mkdir -p /run/trick; mkfifo /run/trick/fifo"
-        found.append(Trick(f"subnetFile {path}", conf={"subnetFile": path}, plant=fifo, refused=True))
-        found.append(Trick(f"dataDir {path}/x", conf={"dataDir": f"{path}/x/y"}, plant=fifo if "trick" in path else ""))
+        found.append(
+            Trick(f"subnetFile {path}", conf={"subnetFile": path}, plant=fifo, refused=True)
+        )
+        found.append(
+            Trick(
+                f"dataDir {path}/x",
+                conf={"dataDir": f"{path}/x/y"},
+                plant=fifo if "trick" in path else "",
+            )
+        )
     return [one for one in found if one.name != "dataDir /run/decoy/x"]
 
 

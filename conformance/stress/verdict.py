@@ -1,6 +1,6 @@
-"""Whether what a plugin printed is what the specification allows: one document, a code of the table.
+"""Whether what a plugin printed is as the specification has it: one document, a code of the table.
 
-Source: CNI SPEC 1.1.0, section 5 ("Error"), codes 1 to 99 of the specification, from 100 the plugin's.
+Source: CNI SPEC 1.1.0, section 5 ("Error"): codes to 99 the specification's, from 100 the plugin's.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def complaints(outcome: Outcome, *, document: bool | None = None) -> list[str]:
     if outcome.status not in {0, 1}:
         return [*found, f"exit status {outcome.status}: {brief(outcome)}"]
     if outcome.status == 0:
-        return found + _of_success(outcome, document)
+        return found + _of_success(outcome, document=document)
     return found + _of_error(outcome)
 
 
-def _of_success(outcome: Outcome, document: bool | None) -> list[str]:
+def _of_success(outcome: Outcome, *, document: bool | None) -> list[str]:
     if not outcome.stdout:
         return ["success without a result"] if document else []
     if document is False:

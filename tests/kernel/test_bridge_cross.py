@@ -119,9 +119,9 @@ def test_an_address_that_go_s_pod_had_is_found_at_its_new_pod(node: Node) -> Non
     (before,) = neighbours(node)
     end_pod(node)
     result = attach(node, conf, 2)
+    node.run(["ping", "-c1", "-W3", "10.88.1.9"])
     (after,) = neighbours(node)
     assert after["lladdr"] == result["interfaces"][2]["mac"] != before["lladdr"]
-    node.run(["ping", "-c1", "-W3", "10.88.1.9"])
 
 
 def test_a_second_add_over_go_s_attachment_is_refused_and_changes_nothing(node: Node) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni import netns, skel, validate
-from cni.errors import CNIError, Interrupted
+from cni import netns, skel
+from cni.errors import PHRASES_OF_SUCCESS, CNIError, Interrupted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -243,7 +243,7 @@ def test_what_is_no_namespace_is_named_with_its_path(command: str, tmp_path: Pat
         assert (status, error["code"]) == (1, 8)
         assert path in error["msg"]
         assert words in error["msg"]
-        for phrase, _other in validate.PHRASES_OF_SUCCESS:
+        for phrase, _other in PHRASES_OF_SUCCESS:
             assert phrase not in error["msg"] + error["details"]
 
 

@@ -169,6 +169,15 @@ def test_del_of_a_useless_state_goes_on_and_removes_it(node: Node) -> None:
     assert node.files() == []
 
 
+def test_del_of_a_state_that_cannot_be_read_frees_the_rest_and_says_so(node: Node) -> None:
+    (node.root / "data" / "c1").mkdir(parents=True)
+    with pytest.raises(CNIError) as caught:
+        plugin.cmd_del(node.args())
+    assert caught.value.code == errors.IO_FAILURE
+    assert f"remove {node.root}/data/c1" in caught.value.details
+    assert node.delegate.verbs == ["DEL"]
+
+
 # -------------------------------------------------------------------------------- CHECK, GC, STATUS
 
 

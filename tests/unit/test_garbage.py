@@ -68,6 +68,17 @@ def test_an_empty_list_frees_the_whole_network(tmp_path: Path) -> None:
     assert world.collect(**{KEY: []}) == []
 
 
+def test_a_file_that_cannot_be_read_is_told_and_keeps_no_other_from_going(tmp_path: Path) -> None:
+    world = World(tmp_path, bridge=FakePlugin())
+    world.store("dead")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(CNIError) as caught:
+        world.collect(**{KEY: []})
+    assert caught.value.code == errors.IO_FAILURE
+    assert world.plugins["bridge"].verbs == ["GC"]
+    assert world.files() == ["folder"]
+
+
 @pytest.mark.parametrize("conf", [{}, {KEY: None}], ids=["absent", "null"])
 def test_without_a_list_no_file_goes_and_the_delegates_are_asked(
     tmp_path: Path, conf: dict[str, Any]

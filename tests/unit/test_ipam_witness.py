@@ -85,6 +85,21 @@ def test_another_namespace_at_the_recorded_path(world: World) -> None:
     assert world.proof(Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))) != ""
 
 
+def test_a_number_that_another_container_s_namespace_has_by_now(world: World) -> None:
+    entry = Entry([], netns_id(OWN), "/proc/99999999/ns/net")
+    witness = Witness("net", str(world.results))
+    for container_id, path, identity in (
+        (OWNER[0], OWN, ""),  # the same container, by another path
+        ("c2", "/nowhere", ""),
+        ("c2", OWN, "4:1"),  # was in an earlier one, and is not at its path any more
+    ):
+        other = Witness("net", str(world.results))
+        other.place(container_id, path, identity)
+        assert other.proof_of_death(OWNER, world.now, entry) == ""
+    witness.place("c2", OWN)
+    assert witness.proof_of_death(OWNER, world.now, entry) != ""
+
+
 def test_what_gos_plugins_attached(world: World) -> None:
     world.cache(str(world.netns))
     assert world.proof() == f"its network namespace {world.netns} is gone"

@@ -97,7 +97,11 @@ def test_an_error_quotes_the_program_but_never_says_gone() -> None:
     text = b"Error: Could not process rule: No such file\n or directory\nfoo: Not Found"
     error = programs.failure("set up", "nft", Completed(1, b"", text))
     assert error.code == KERNEL_REFUSED
-    assert error.msg == "set up: nft: status 1: Error: Could not process rule: ENOENT foo: missing"
+    assert error.msg == (
+        "set up: nft: status 1: Error: Could not process rule: "
+        "a path is missing (ENOENT) foo: missing"
+    )
+    assert "dmesg" in error.details
     killed = programs.failure("set up", "nft", Completed(-9, b"", b""))
     assert killed.msg == "set up: nft: killed by signal 9"
 

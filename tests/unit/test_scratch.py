@@ -75,7 +75,7 @@ def test_a_useless_file_is_absent_and_can_be_replaced_and_removed(
 ) -> None:
     (tmp_path / "c1").write_bytes(content)
     assert state(tmp_path).load() is None
-    assert scratch.listed(str(tmp_path)) == []
+    assert scratch.listed(str(tmp_path), []) == []
     state(tmp_path).remove()
     assert os.listdir(tmp_path) == []
     (tmp_path / "c1").write_bytes(content)
@@ -86,7 +86,7 @@ def test_a_useless_file_is_absent_and_can_be_replaced_and_removed(
 def test_what_a_killed_write_left_goes_with_the_next_call(tmp_path: Path) -> None:
     left = tmp_path / ".c1.tmp"
     left.write_text(TEXT[:7])
-    assert scratch.listed(str(tmp_path)) == []
+    assert scratch.listed(str(tmp_path), []) == []
     state(tmp_path).remove()
     assert not left.exists()
     left.write_text(TEXT + TEXT)
@@ -109,7 +109,7 @@ def test_a_missing_directory_is_no_error_but_for_save(tmp_path: Path) -> None:
     for data_dir in (tmp_path / "none", tmp_path / "file"):
         assert state(data_dir).load() is None
         state(data_dir).remove()
-        assert scratch.listed(str(data_dir)) == []
+        assert scratch.listed(str(data_dir), []) == []
     with pytest.raises(CNIError) as caught:
         state(tmp_path / "file").save(CONF)
     assert caught.value.code == IO_FAILURE
@@ -156,7 +156,7 @@ def test_the_list_of_states(tmp_path: Path) -> None:
     for ifname in ("eth0", "net1"):
         state(tmp_path, ifname).save(CONF)
     (tmp_path / "broken").write_text("{")
-    assert sorted(entry[:2] for entry in scratch.listed(str(tmp_path))) == [
+    assert sorted(entry[:2] for entry in scratch.listed(str(tmp_path), [])) == [
         ("c1", "eth0"),
         ("c1", "net1"),
     ]

@@ -195,14 +195,14 @@ def test_a_bridge_that_vanishes_is_told() -> None:
         steps.run([step], FakeEnds())
 
 
-def test_the_end_of_an_add_points_the_neighbours_at_the_new_pod_and_undo_forgets_them() -> None:
+def test_the_end_of_an_add_empties_the_neighbour_entries_and_undo_forgets_them() -> None:
     host = FakeHandle()
     address = parse_address("10.244.1.2")
     bridge = link("cni0", 7, "bridge")
-    step = Finish(IDENTITY, "vethx", bridge, [address], "02:00:00:00:00:0b")
+    step = Finish(IDENTITY, "vethx", bridge, [address])
     step.apply(FakeEnds(host))
     assert host.done == [
-        rtnl.replace_neighbour(7, address, "02:00:00:00:00:0b"),
+        rtnl.replace_neighbour(7, address, None, state=rtnl.NUD_NONE),
         rtnl.set_link("vethx", alias="flannel:net:c1:eth0"),
     ]
     step.undo(FakeEnds(host))
