@@ -148,6 +148,7 @@ build() {
 # ------------------------------------------------------------------------------------------ the commands
 
 network_programs=(ip=iproute2 ping=iputils-ping nft=nftables iptables=iptables unshare=util-linux)
+runtime_programs=(containerd=containerd runc=runc podman=podman /usr/share/doc/busybox-static=busybox-static)
 
 run_build() {
     build
@@ -162,7 +163,7 @@ run_demo() {
 }
 
 run_test() {
-    require "${network_programs[@]}" strace=strace shellcheck=shellcheck git=git \
+    require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace shellcheck=shellcheck git=git \
         /usr/lib/cni/bridge=containernetworking-plugins
     set_up dev
     build

@@ -64,6 +64,10 @@ class CNIError(Exception):
         return document
 
 
+class AlreadyAttached(CNIError):
+    """ADD of an attachment that exists and is complete: it must stay as it is."""
+
+
 class Interrupted(BaseException):
     """A signal asked this call to stop: roll back, then leave.
 

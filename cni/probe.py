@@ -23,7 +23,7 @@ _ENOUGH = 1 << 16
 def answer(stdin: bytes) -> bytes:
     """Repeat the caller's version; whoever sends none that we know gets our newest."""
     try:
-        conf = loads(stdin)
+        conf = loads(stdin) if stdin.strip() else None  # to explain nothing takes 10 ms
     except ValueError:
         conf = None  # the answer does not depend on it
     asked = conf.get("cniVersion") if isinstance(conf, dict) else None

@@ -155,8 +155,7 @@ def _dispatch(plugin: Any, args: Args) -> bytes:
             f"unknown CNI_COMMAND: {command}",
             f"it is one of {', '.join(_VERBS)}, VERSION, in capitals",
         )
-    wanted = version.of_conf(args.conf)
-    version.check(command, wanted)
+    version.check(command, version.of_conf(args.conf))
     verb = getattr(plugin, f"cmd_{command.lower()}", None)
     if verb is None:
         raise CNIError(
@@ -171,18 +170,19 @@ def _dispatch(plugin: Any, args: Args) -> bytes:
         verb(args)
         return b""
     earlier = version.prev_result(args.conf) if makes_links else None
-    result = verb(args)
-    if earlier is not None:
-        from cni import chain  # hardly anybody is not the first of the chain
-
-        result = chain.appended(result, earlier)
-    return _result_document(plugin, args, result, wanted)
+    return _result_document(plugin, args, verb(args), earlier)
 
 
-def _result_document(plugin: Any, args: Args, result: dict[str, Any], wanted: str) -> bytes:
-    """Convert the result for the caller; one that cannot be told is undone again."""
+def _result_document(
+    plugin: Any, args: Args, result: dict[str, Any], earlier: dict[str, Any] | None
+) -> bytes:
+    """Put the result into the words of the caller; one that cannot be told is undone again."""
     try:
-        return dumps_pretty(version.convert(result, wanted)).encode()
+        if earlier is not None:
+            from cni import chain  # hardly anybody is not the first of the chain
+
+            result = chain.appended(result, earlier)
+        return dumps_pretty(version.convert(result, version.of_conf(args.conf))).encode()
     except BaseException:
         try:
             plugin.cmd_del(args.replaced(command="DEL"))

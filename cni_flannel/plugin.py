@@ -9,7 +9,7 @@ Imports: the parts of this package, ``ipam``, the protocol package.
 from __future__ import annotations
 
 from cni import errors
-from cni.errors import CNIError
+from cni.errors import AlreadyAttached, CNIError
 from cni_flannel import delegate, netconf
 from cni_flannel.bridge import plugin as bridge
 from cni_flannel.netconf import VALID_ATTACHMENTS, invalid
@@ -37,9 +37,11 @@ def cmd_add(args: Args) -> Mapping[str, Any]:
     try:
         state.save(conf)
         return plugin_of(conf).cmd_add(args.replaced(conf=conf))
-    except BaseException:
-        # An attachment that lives already, so that the ADD fails, keeps the state it has.
-        _restore(args, state, before)
+    except BaseException as error:
+        # An attachment that lives already keeps the state it has. Another ADD may have finished
+        # it just now: then the state is that one's, and was not there before.
+        if before is not None or not isinstance(error, AlreadyAttached):
+            _restore(args, state, before)
         raise
 
 

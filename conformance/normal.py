@@ -22,7 +22,7 @@ CHANGING = {"index", "peer"}
 LENGTH = 200
 
 
-def normal_answer(outcome: Outcome, stdin: bytes, words: str) -> dict[str, Any]:
+def normal_answer(outcome: Outcome, asked: str, words: str) -> dict[str, Any]:
     """Give exit status, and result or error; an error's message is `words` if it has them."""
     found: dict[str, Any] = {"status": outcome.status}
     try:
@@ -38,12 +38,11 @@ def normal_answer(outcome: Outcome, stdin: bytes, words: str) -> dict[str, Any]:
     if "supportedVersions" in document:
         return {**found, "version": document}
     result = results.neutral(document) if document else {}
-    asked = stdin.decode(errors="replace").lower()
     text = json.dumps(result)
     return {**found, "result": json.loads(_without_chance(text, asked, _order(text)))}
 
 
-def normal_state(state: dict[str, Any], stdin: str) -> dict[str, Any]:
+def normal_state(state: dict[str, Any], asked: str) -> dict[str, Any]:
     """Give the kernel and the files; the packet filter's rules of attachments sorted."""
     kept = unchanging(state)
     del kept["files"]
@@ -62,7 +61,7 @@ def normal_state(state: dict[str, Any], stdin: str) -> dict[str, Any]:
         (name for name in state["host"]["links"] if VETH.fullmatch(name)),
         key=list(state["host"]["links"]).index,
     )
-    text = _without_chance(json.dumps(whole), stdin.lower(), names)
+    text = _without_chance(json.dumps(whole), asked, names)
     found: dict[str, Any] = json.loads(text)
     return found
 

@@ -7,7 +7,7 @@ imported when it is needed, and so is what only ADD needs.
 
 from __future__ import annotations
 
-from cni.errors import combine
+from cni.errors import Interrupted, combine
 from ipam.conf import Conf
 from ipam.index import owners_of
 from ipam.store import Store
@@ -42,6 +42,10 @@ def cmd_add(args: Args, results_dir: str = RESULTS_DIR) -> Result:
             result["ips"] = Allocation(args, conf, store, results_dir).run(request)
     except OSError as error:
         raise _failure("failed to lease an address", conf, error) from error
+    except Interrupted:
+        if result["ips"]:  # it came when the leases were made and vouched for
+            cmd_del(args)
+        raise
     return result
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from cni.cidr import parse_prefix
 from cni.errors import (
     ATTACHMENT_DIFFERS,
-    INVALID_NETWORK_CONFIG,
     PLUGIN_NOT_AVAILABLE,
     CNIError,
 )
 from cni.wire import canonical, dumps
 from ipam import allocator
+from ipam.conf import wrong
 from ipam.request import read_range_sets
 from ipam.store import Store
 
@@ -91,7 +91,7 @@ def valid_attachments(conf: dict[str, Any]) -> set[Owner] | None:
     if listed is None:
         return None
     if not isinstance(listed, list):
-        raise _wrong(f"{_VALID} {dumps(listed)} is not a list of attachments")
+        raise wrong(f"{_VALID} {dumps(listed)} is not a list of attachments")
     return {_attachment(one) for one in listed}
 
 
@@ -101,7 +101,7 @@ def _attachment(one: Any) -> Owner:
         container_id, ifname = one.get("containerID"), one.get("ifname")
         if isinstance(container_id, str) and isinstance(ifname, str) and container_id:
             return container_id, ifname
-    raise _wrong(f"{_VALID} holds {dumps(one)}, which has no containerID and ifname")
+    raise wrong(f"{_VALID} holds {dumps(one)}, which has no containerID and ifname")
 
 
 def _has_room(store: Store, index: int, range_set: RangeSet, conf: Conf, results_dir: str) -> bool:
@@ -126,11 +126,11 @@ def _previous(conf: dict[str, Any]) -> list[Address] | None:
         return None
     ips = canonical(previous, ("ips",)).get("ips", []) if isinstance(previous, dict) else None
     if not isinstance(ips, list):
-        raise _wrong(f"prevResult {dumps(previous)} is not a result")
+        raise wrong(f"prevResult {dumps(previous)} is not a result")
     try:
         return [parse_prefix(canonical(one, ("address",))["address"]).address for one in ips]
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise _wrong(f"prevResult.ips {dumps(ips)} is not a list of addresses") from None
+        raise wrong(f"prevResult.ips {dumps(ips)} is not a list of addresses") from None
 
 
 def _sets_if_known(conf: Conf) -> list[RangeSet]:
@@ -164,7 +164,3 @@ def _differs(args: Args, conf: Conf, differences: list[str]) -> CNIError:
         f"compared the leases in {conf.data_dir}/{conf.name} with prevResult of "
         f"{args.container_id} {args.ifname}; the pod's sandbox has to be made anew",
     )
-
-
-def _wrong(msg: str) -> CNIError:
-    return CNIError(INVALID_NETWORK_CONFIG, msg)

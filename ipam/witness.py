@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ipam.index import Entry, Owner
 
 _MARGIN_S = 5.0
+_FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"  # PROC_PID_INIT_INO, linux/proc_ns.h
 
 
 class Witness:
@@ -131,10 +132,12 @@ class Witness:
         return None if living is None else int(identity.partition(":")[2] or 0) not in living
 
     def _living_namespaces(self) -> set[int] | None:
-        """Return the inodes of the namespaces of all processes and mounts; None if not allowed."""
+        """Return the inodes of all processes' and mounts' namespaces; None if not shown."""
         if self._living is None:
             living = set()
             try:
+                if os.readlink(f"{self._proc}/self/ns/pid") != _FIRST_PID_NAMESPACE:
+                    return None  # the processes outside ours are not shown
                 for pid in os.listdir(self._proc):
                     if pid.isdigit() and pid != "1":  # init may be sealed off, and is in no pod
                         living.add(_inode(f"{self._proc}/{pid}/ns/net"))

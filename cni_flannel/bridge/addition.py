@@ -32,27 +32,37 @@ _HURRY_S = 0.5
 def add(args: Args, conf: BridgeConf, ipam: Plugin | None) -> dict[str, Any]:
     """Attach the container; the result in the shape of 1.1.0.  On failure nothing is left."""
     attachment = Attachment(conf.name, args.container_id, args.ifname)
-    with Ends.both(args.netns, alone=True) as ends:
-        name, cleared = links.make_room(ends, attachment)
-        if cleared:
-            args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
-            _forget_killed(args, conf, ends, attachment, ipam)
-        leased = False
-        try:
-            result = _allocate(args, conf, ends, attachment, ipam)
-            leased = True
-            return _attach(args, conf, ends, name, l3.complete(conf, result))
-        except BaseException as error:
-            # A plugin that failed has taken its leases back; one that was interrupted may not.
-            if leased:
-                _release(args, ipam)
-            elif isinstance(error, Interrupted):
-                _release(_hurried(args, conf), ipam)
-            raise
+    has_room = False
+    try:
+        with Ends.both(args.netns, alone=True) as ends:
+            name, cleared = links.make_room(ends, attachment)
+            has_room = True
+            if cleared:
+                args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
+                _forget_killed(args, conf, ends, attachment, ipam)
+            return _lease_and_attach(args, conf, ends, name, ipam)
+    except Interrupted:
+        # It may come anywhere, even when all was done.  With room made before, whatever bears the
+        # attachment's name is this call's.
+        if has_room:
+            _detach(_hurried(args, conf), conf, ipam)
+        raise
+
+
+def _lease_and_attach(
+    args: Args, conf: BridgeConf, ends: Ends, name: str, ipam: Plugin | None
+) -> dict[str, Any]:
+    result = _allocate(args, conf, ends, ipam)  # a plugin that fails has taken its leases back
+    try:
+        return _attach(args, conf, ends, name, l3.complete(conf, result))
+    except BaseException as error:
+        if not isinstance(error, Interrupted):
+            _release(args, ipam)
+        raise
 
 
 def _allocate(
-    args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment, ipam: Plugin | None
+    args: Args, conf: BridgeConf, ends: Ends, ipam: Plugin | None
 ) -> Mapping[str, Any] | None:
     """Get addresses.  A lease that a killed ADD of this attachment left is released first.
 
@@ -65,6 +75,7 @@ def _allocate(
     except CNIError as error:
         if error.code != ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
             raise
+        attachment = Attachment(conf.name, args.container_id, args.ifname)
         _forget_killed(args, conf, ends, attachment, ipam)
         return ipam.cmd_add(args)
 
@@ -90,6 +101,16 @@ def _hurried(args: Args, conf: BridgeConf) -> Args:
         return args
     ipam_conf = {**args.conf["ipam"], "lockTimeout": _HURRY_S}
     return args.replaced(conf={**args.conf, "ipam": ipam_conf})
+
+
+def _detach(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
+    """Take back an attachment that is complete, or half."""
+    from cni_flannel.bridge import removal  # hardly any ADD is interrupted
+
+    try:
+        removal.remove(args, conf, ipam)
+    except CNIError as error:
+        args.note(f"could not roll back all of {args.container_id} {args.ifname}: {error}")
 
 
 def _release(args: Args, ipam: Plugin | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cni import attachment as identity
 from cni import errors
-from cni.errors import CNIError
+from cni.errors import AlreadyAttached, CNIError
 from cni_flannel.kernel import rtnl
 
 TYPE_CHECKING = False
@@ -45,8 +45,8 @@ def find(host: Handle, attachment: Attachment) -> tuple[Link | None, str]:
 def make_room(ends: Ends, attachment: Attachment) -> tuple[str, bool]:
     """Name the host veth of a new attachment, after clearing what a killed ADD left of it.
 
-    Returns the name and whether something was cleared.  CNIError 4 if the attachment is complete,
-    or if the pod's interface exists and is not what a killed ADD left.
+    Returns the name and whether something was cleared.  AlreadyAttached (4) if the attachment is
+    complete; CNIError 4 if the pod's interface exists and is not what a killed ADD left.
     """
     host_link, name = find(ends.host, attachment)
     if host_link is not None and host_link.alias == attachment.alias(adding=True):
@@ -57,7 +57,7 @@ def make_room(ends: Ends, attachment: Attachment) -> tuple[str, bool]:
         return name, False
     message = f'container veth name ("{attachment.ifname}") peer provided ("{name}") already exists'
     if host_link is not None:
-        raise CNIError(
+        raise AlreadyAttached(
             errors.INVALID_ENVIRONMENT,
             message,
             f"container {attachment.container_id} is attached to network {attachment.network} "

@@ -205,6 +205,7 @@ def run_garbage(node: Node, figure: Figure, normal: dict[str, Any]) -> None:
     node.runtime.status(node.conflist)
     lost, cached, kept = (node.attachment("one", n, plain=True) for n in (1, 2, 3))
     kept = kept._replace(netns=node.netns["two"], container_id="cid-kept")
+    result: dict[str, Any] = {}
     for each in (lost, cached, kept):
         # One that the runtime lost: it died within the chain, the container and its file are gone.
         plugins = node.conflist.plugins[: 1 if each is lost else None]

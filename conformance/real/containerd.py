@@ -19,7 +19,7 @@ from conformance.real.image import BUSYBOX, NAME, archive
 from conformance.real.machine import BIN_DIR, Machine
 from conformance.runtime import PluginError, Runtime
 from conformance.stress.figure import Figure, options
-from conformance.world import WorldError
+from conformance.world import SYSTEM_PATH, WorldError
 
 if TYPE_CHECKING:
     import subprocess
@@ -124,7 +124,7 @@ def main(argv: list[str]) -> int:
     chosen = parser.parse_args(argv)
     names = ("containers", "pages", "kills", "taken back", "reboots", "leftovers")
     figure = Figure("containerd", names, as_json=chosen.json)
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    missing = [name for name in PROGRAMS if shutil.which(name, path=SYSTEM_PATH) is None]
     missing += [] if BUSYBOX.exists() else [str(BUSYBOX)]
     if missing:
         figure.fail(

@@ -50,6 +50,7 @@ class Machine:
     def __init__(self, bin_dir: Path) -> None:
         self.world = World(bin_dir)
         self.cgroup = f"cni-conformance-{os.getpid()}-{self.world.holder.pid}"
+        self._programs: list[subprocess.Popen[bytes]] = []
         own = ["unshare", "--mount", "--propagation", "private"]
         self._keeper = subprocess.Popen(
             [*self.world.enter, *own, "sh", "-c", KEEPER, self.cgroup],
@@ -82,6 +83,11 @@ class Machine:
     def close(self) -> None:
         """Switch it off: every process ends at once, nothing is told, no DEL; files are lost."""
         _, self._said = self._keeper.communicate()
+        for program in self._programs:
+            program.wait()
+            for pipe in (program.stdout, program.stderr):
+                if pipe is not None:
+                    pipe.close()
         self.world.close()
 
     def run(
@@ -111,22 +117,20 @@ class Machine:
 
     def popen(self, argv: Sequence[str], log: str | None = None) -> subprocess.Popen[bytes]:
         """Start a program in the machine; its output goes to a file there, or is ours to read."""
-        if log is None:
-            return subprocess.Popen(
+        output = subprocess.PIPE if log is None else self.path(log).open("ab")
+        try:
+            program = subprocess.Popen(
                 [*self.enter, *argv],
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
                 env={"PATH": SYSTEM_PATH},
             )
-        with self.path(log).open("ab") as file:
-            return subprocess.Popen(
-                [*self.enter, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env={"PATH": SYSTEM_PATH},
-            )
+        finally:
+            if not isinstance(output, int):
+                output.close()
+        self._programs.append(program)
+        return program
 
     def path(self, path: str) -> Path:
         """A path of the machine as one that this process can open."""

@@ -96,12 +96,15 @@ def judge_left(machine: Machine, figure: Figure, normal: dict[str, Any], what: s
 
 
 def fetch(machine: Machine, command: list[str], address: str) -> str:
-    """Get a page with a client that the command starts; repeated while the server comes up."""
+    """Get a page with a client that the command starts; repeated while the server comes up.
+
+    Also when it was silent: ctr loses the output of a short command now and then.
+    """
     end = time.monotonic() + _PATIENCE_S
     while True:
         done = machine.run([*command, f"http://{address}/"], check=False)
-        if done.status == 0 or time.monotonic() > end:
-            return done.stdout.strip() or done.stderr.strip()
+        if (done.status == 0 and done.stdout) or time.monotonic() > end:
+            return done.stdout.strip() or f"status {done.status}: {done.stderr.strip()}"
         time.sleep(0.05)
 
 

@@ -168,20 +168,16 @@ def fish(pond: Pond, batch: tuple[int, int]) -> Tally:
     failures = []
     try:
         check()
-    except Broken as error:
-        notes = " ".join(getattr(error, "__notes__", []))
-        failures = [f"{error} -- {' '.join(notes.split())} (seed {seed})"]
-    except (BaseExceptionGroup, HypothesisException) as error:
+    except (Broken, BaseExceptionGroup, HypothesisException) as error:
         failures = [f"{_all_of(error)} (seed {seed})"]
     return Tally({"calls": pond.tried - tried, "succeeded": pond.ended_well - well}, failures)
 
 
 def _all_of(error: BaseException) -> str:
-    """Every failure of a group on one line."""
-    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
-    return " | ".join(
-        " ".join(f"{part} {' '.join(getattr(part, '__notes__', []))}".split()) for part in parts
-    )
+    """A failure, those that it is a group of, and hypothesis' notes, on one line."""
+    those = (error, *(error.exceptions if isinstance(error, BaseExceptionGroup) else ()))
+    texts = [text for one in those for text in (str(one), *getattr(one, "__notes__", []))]
+    return " ".join(" ".join(texts).split())
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

@@ -120,7 +120,7 @@ _wild = _known(
     "ipam", "name", "vlanTrunk", "preserveDefaultVlan", vlan=numbers, macspoofchk=st.booleans()
 )
 _tame = _known(
-    type=st.sampled_from(["bridge"] * 9 + ["loopback", "nothing", "../x"]),
+    type=st.sampled_from(["bridge"] * 9 + ["nothing", "../x", "host-local"]),
     bridge=st.sampled_from(["cni0", "cni1", "cni2"] * 4 + ["phys0", "lo", "x" * 16, "a b", ""]),
     mtu=st.sampled_from([0, 1400, 1500]) | numbers,
     isDefaultGateway=st.booleans(),

@@ -28,15 +28,6 @@ LIBRARIES = ("libpython", "libz", "libexpat", "libm", "libc")
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    where = os.environ.get("CNI_FLANNEL_BIN", "")
-    built = Path(where if where.startswith("/") else ROOT / "dist" / "cni-flannel")
-    if not (built / "flannel").exists():
-        pytest.skip(f"{built} is not built: run ./build.sh")
-    return built
-
-
-@pytest.fixture(scope="module")
 def contents(folder: Path) -> Path:
     (found,) = folder.glob(".cni-flannel-*")
     return found

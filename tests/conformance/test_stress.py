@@ -17,12 +17,12 @@ from conformance.stress.figure import DEFAULT_BIN_DIR
 BIN_DIR = Path(os.environ.get("CNI_FLANNEL_BIN", DEFAULT_BIN_DIR))
 
 SHORT = {
-    "crash": ("crash", ["--every", "47"]),
-    "fault": ("fault", ["--every", "41"]),
+    "crash": ("crash", ["--every", "61", "--kind", "v4-neighbour", "--kind", "dual-iptables"]),
+    "fault": ("fault", ["--every", "43", "--kind", "v4-neighbour", "--kind", "dual-nftables"]),
     "storm": ("storm", ["--attachments", "60", "--workers", "24"]),
-    "soak": ("soak", ["--cycles", "60"]),
-    "fuzz": ("fuzz", ["--calls", "60"]),
-    "hostile": ("hostile", ["--every", "3"]),
+    "soak": ("soak", ["--cycles", "40"]),
+    "fuzz": ("fuzz", ["--calls", "40"]),
+    "hostile": ("hostile", ["--every", "7"]),
 }
 
 pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(300)]

@@ -139,7 +139,7 @@ class Steps:
         self.count = 0
         self.at = at
         self.after = after
-        for name in STEPS:
+        for name in (*STEPS, "close") if after else STEPS:  # one that is not closed keeps the lock
             monkeypatch.setattr(os, name, self.wrapped(getattr(os, name)))
 
     def wrapped(self, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -122,6 +122,16 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         ],
     ),
     (
+        "another subnet, and no port but the VLAN gateway's own",
+        {"vlan": 100},
+        seen("10.99.0.1/24", (plan.gateway_port_name("cni0.100"),), vlan_filtering=True),
+        [GW4],
+        [
+            "ip address del 10.99.0.1/24 dev cni0.100",
+            "ip address replace 10.244.1.1/24 dev cni0.100",
+        ],
+    ),
+    (
         "another subnet, ports, but forced",
         {"forceAddress": True},
         seen("10.99.0.1/24", ("vethx",)),
