@@ -2,15 +2,16 @@
 
 A state file tells which delegate an attachment had: each kind is asked once.  A file goes when
 its attachment is not listed and every delegate succeeded; without a list nothing is proven.
-Imports: the parts of this package.
+Imports: the parts of this package, ``ipam``.
 """
 
 from __future__ import annotations
 
 from cni_flannel import scratch
-from cni_flannel.bridge.removal import Attempts, valid_attachments
+from cni_flannel.bridge.removal import Attempts
 from cni_flannel.netconf import VALID_ATTACHMENTS
 from cni_flannel.scratch import FIRST_IFNAME, Scratch
+from ipam.verify import valid_attachments
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def collect(args: Args, data_dir: str, plugin_of: Callable[[dict[str, Any]], Plu
     """Remove what is left of attachments that are not listed; ``args.conf`` is a delegate's."""
     network = args.conf["name"]
     attempts = Attempts(f"collect garbage of network {network}")
-    valid = valid_attachments(args)
+    valid = valid_attachments(args.conf)
     unreadable: list[CNIError] = []
     stored = scratch.listed(data_dir, unreadable)
     found = [entry for entry in stored if entry[2].get("name") == network]

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from conformance.case import CaseError
+from conformance.case import USUAL_VERSION, CaseError
 from conformance.normal import normal_answer, normal_state
 from conformance.runner import Runner, add_choice, chosen
 from conformance.state import difference
@@ -170,6 +170,16 @@ def compare(runners: tuple[Runner, Runner], instance: Instance) -> Comparison:
             return Comparison(instance, [f"the comparison failed: {error!r}"], "")
 
 
+def one_version(instances: list[Instance]) -> list[Instance]:
+    """Keep one version of each case and plugin: the newest that the peer is likely to know."""
+    found: dict[tuple[str, str], Instance] = {}
+    for instance in instances:
+        key = instance.case.id, instance.plugin
+        if key not in found or instance.version <= USUAL_VERSION:
+            found[key] = instance
+    return list(found.values())
+
+
 def peer_of(plugin: str) -> str:
     """Name the plugin that one is held against."""
     return "bridge" if plugin == "flannel" else plugin
@@ -184,6 +194,8 @@ def main(argv: list[str]) -> int:
     args = options.parse_args(argv)
     try:
         instances = chosen(args)
+        if not args.spec:
+            instances = one_version(instances)
     except CaseError as error:
         print(error, file=sys.stderr)
         return 2

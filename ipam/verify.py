@@ -1,6 +1,6 @@
 """CHECK and STATUS: what the leases should look like, against what is there. Changes nothing.
 
-Imported by those verbs only.
+Also reads the list that GC is given. Imported by these verbs only.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ipam.subnet_env import SubnetEnv
 
 _VALID = "cni.dev/valid-attachments"
+_SEND = "the runtime has to send objects with containerID and ifname; nothing was removed"
 _PROBES = 64
 
 
@@ -91,7 +92,7 @@ def valid_attachments(conf: dict[str, Any]) -> set[Owner] | None:
     if listed is None:
         return None
     if not isinstance(listed, list):
-        raise wrong(f"{_VALID} {dumps(listed)} is not a list of attachments")
+        raise wrong(f"{_VALID} {dumps(listed)} is not a list of attachments", _SEND)
     return {_attachment(one) for one in listed}
 
 
@@ -101,7 +102,7 @@ def _attachment(one: Any) -> Owner:
         container_id, ifname = one.get("containerID"), one.get("ifname")
         if isinstance(container_id, str) and isinstance(ifname, str) and container_id:
             return container_id, ifname
-    raise wrong(f"{_VALID} holds {dumps(one)}, which has no containerID and ifname")
+    raise wrong(f"{_VALID} holds {dumps(one)}, which has no containerID and ifname", _SEND)
 
 
 def _has_room(store: Store, index: int, range_set: RangeSet, conf: Conf, results_dir: str) -> bool:

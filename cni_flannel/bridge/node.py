@@ -28,7 +28,15 @@ class Node:
     ``ra_uplinks`` are links with a default route from router advertisements and accept_ra 1.
     """
 
-    __slots__ = ("addresses", "bridge", "forwarding", "holder", "ports", "ra_uplinks")
+    __slots__ = (
+        "addresses",
+        "bridge",
+        "forwarding",
+        "hears_ra",
+        "holder",
+        "ports",
+        "ra_uplinks",
+    )
 
     def __init__(self) -> None:
         self.bridge: Link | None = None
@@ -37,12 +45,15 @@ class Node:
         self.ports: list[str] = []
         self.forwarding: dict[int, bool] = {}
         self.ra_uplinks: list[str] = []
+        self.hears_ra = False
 
 
 def observe(host: Handle, conf: BridgeConf, gateways: list[Prefix]) -> Node:
     """Read what an attachment with these gateway addresses depends on."""
     node = Node()
     node.bridge = host.get_link(conf.bridge)
+    if node.bridge is not None:
+        node.hears_ra = sysctl.read(accept_ra_switch(conf.bridge)) not in (None, "0")
     holder = conf.gateway_holder
     node.holder = node.bridge if holder == conf.bridge else host.get_link(holder)
     if not gateways:
@@ -77,6 +88,11 @@ def forwarding_switch(family: int) -> str:
     return "net/ipv4/ip_forward" if family == 4 else "net/ipv6/conf/all/forwarding"
 
 
+def accept_ra_switch(name: str) -> str:
+    """The sysctl that lets the host take routes from router advertisements on a link."""
+    return f"net/ipv6/conf/{name}/accept_ra"
+
+
 def _ra_uplinks(host: Handle) -> list[str]:
     """Links whose IPv6 default route came with a router advertisement and would be lost.
 
@@ -90,4 +106,4 @@ def _ra_uplinks(host: Handle) -> list[str]:
     }
     links = (host.get_link(index) for index in sorted(indexes))
     names = [link.name for link in links if link is not None]
-    return [name for name in names if sysctl.read(f"net/ipv6/conf/{name}/accept_ra") == "1"]
+    return [name for name in names if sysctl.read(accept_ra_switch(name)) == "1"]

@@ -53,7 +53,7 @@ def prepare(conf: BridgeConf, node: Node, gateways: list[Prefix], new_mac: str) 
             )
         )
     else:
-        steps += _repair(conf, bridge)
+        steps += _repair(conf, bridge, no_ra=node.hears_ra)
     if gateways and conf.vlan and node.holder is None:
         port = gateway_port_name(conf.gateway_holder)
         steps.append(AddGatewayVeth(conf.bridge, conf.gateway_holder, port, conf.mtu))
@@ -69,7 +69,7 @@ def prepare(conf: BridgeConf, node: Node, gateways: list[Prefix], new_mac: str) 
     return steps
 
 
-def _repair(conf: BridgeConf, bridge: Link) -> list[Step]:
+def _repair(conf: BridgeConf, bridge: Link, *, no_ra: bool) -> list[Step]:
     if bridge.kind != "bridge":
         kind = f'is a "{bridge.kind}"' if bridge.kind else "is a physical interface"
         raise CNIError(
@@ -88,9 +88,9 @@ def _repair(conf: BridgeConf, bridge: Link) -> list[Step]:
     up = not bridge.is_up
     mtu = conf.mtu if conf.mtu and conf.mtu != bridge.mtu else 0
     promisc = conf.promisc_mode and not bridge.flags & IFF_PROMISC
-    if not (up or mtu or promisc):
+    if not (up or mtu or promisc or no_ra):
         return []
-    return [RepairBridge(bridge.name, up=up, mtu=mtu, promisc=promisc)]
+    return [RepairBridge(bridge.name, up=up, mtu=mtu, promisc=promisc, no_ra=no_ra)]
 
 
 def _replaced(conf: BridgeConf, node: Node, gateway: Prefix, wanted: list[Prefix]) -> list[Prefix]:

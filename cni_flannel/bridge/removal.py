@@ -9,7 +9,7 @@ Imports: the parts of this package, ``kernel``, ``ipam``.
 
 from __future__ import annotations
 
-from cni import cidr, errors, version, wire
+from cni import cidr, errors, version
 from cni.attachment import Attachment
 from cni.cidr import Prefix
 from cni.errors import CNIError
@@ -17,7 +17,6 @@ from cni_flannel.bridge import links
 from cni_flannel.bridge.conf import HOST_LOCAL
 from cni_flannel.bridge.ends import Ends, refused
 from cni_flannel.kernel import rtnl
-from cni_flannel.netconf import VALID_ATTACHMENTS, shown
 from ipam import plugin as host_local
 
 TYPE_CHECKING = False
@@ -162,8 +161,10 @@ def collect(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
     A list that is absent proves nothing dead, and a veth lives only as long as its namespace:
     then links and rules are left alone, and IPAM is asked for what it can prove dead.
     """
+    from ipam.verify import valid_attachments  # DEL does not pay for GC
+
     attempts = Attempts(f"collect garbage of network {conf.name}")
-    valid = valid_attachments(args)
+    valid = valid_attachments(args.conf)
     if valid is not None:
         with Ends() as ends:
             attempts.run(_collect_links, args, ends, conf.name, valid)
@@ -190,23 +191,3 @@ def _collect_masquerade(args: Args, network: str, valid: set[tuple[str, str]]) -
     from cni_flannel.kernel import masq  # most nodes leave masquerading to the daemon
 
     masq.collect(network, valid, args.environ)
-
-
-def valid_attachments(args: Args) -> set[tuple[str, str]] | None:
-    """``cni.dev/valid-attachments`` as (container ID, ifname); None if the key is absent."""
-    listed = args.conf.get(VALID_ATTACHMENTS)
-    if listed is None:
-        return None
-    valid = set()
-    for item in listed if type(listed) is list else [listed]:
-        entry = wire.canonical(item, ("containerID", "ifname")) if type(item) is dict else {}
-        pair = entry.get("containerID"), entry.get("ifname")
-        if not all(type(part) is str for part in pair):
-            raise CNIError(
-                errors.INVALID_NETWORK_CONFIG,
-                f"parse {VALID_ATTACHMENTS}: {shown(item)} is not an object with "
-                "containerID and ifname",
-                "the runtime has to send a list of such objects; nothing was removed",
-            )
-        valid.add(pair)
-    return valid  # type: ignore[return-value]

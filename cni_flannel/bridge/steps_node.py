@@ -57,10 +57,13 @@ class AddBridge(Step):
 class RepairBridge(Step):
     """Bring a bridge that exists back to what the configuration says."""
 
-    __slots__ = ("mtu", "name", "promisc", "up")
+    __slots__ = ("mtu", "name", "no_ra", "promisc", "up")
 
-    def __init__(self, name: str, *, up: bool, mtu: int, promisc: bool) -> None:
+    def __init__(
+        self, name: str, *, up: bool, mtu: int, promisc: bool, no_ra: bool = False
+    ) -> None:
         self.name = name
+        self.no_ra = no_ra
         self.up = up
         self.mtu = mtu
         self.promisc = promisc
@@ -70,9 +73,15 @@ class RepairBridge(Step):
         words += ["up"] if self.up else []
         words += [f"mtu {self.mtu}"] if self.mtu else []
         words += ["promisc on"] if self.promisc else []
-        return [" ".join(words)]
+        switch = [f"sysctl -w net/ipv6/conf/{self.name}/accept_ra=0"] if self.no_ra else []
+        return [*([" ".join(words)] if len(words) > 1 else []), *switch]
 
     def apply(self, ends: Ends) -> None:
+        if self.no_ra:
+            # A pod could route the host's traffic through itself (CVE-2020-10749).
+            sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+        if not (self.up or self.mtu or self.promisc):
+            return
         ends.host.execute(
             rtnl.set_link(
                 self.name,

@@ -12,7 +12,8 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from conformance.world import World
+from conformance.stress.verdict import brief
+from conformance.world import World, WorldError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ def network(kind: str, plugin: str) -> dict[str, Any]:
     }
     if kind.startswith("dual"):
         delegate["ipMasqBackend"] = kind.removeprefix("dual-")
-    conf: dict[str, Any] = {"cniVersion": "1.1.0", "name": "cbr0", "type": plugin}
+    conf: dict[str, Any] = {"cniVersion": "1.0.0", "name": "cbr0", "type": plugin}
     if plugin == "flannel":
         return conf | {"delegate": delegate}
     subnets = ["10.244.1.0/24", "fd00:f1:0:1::/64"][: 2 if kind.startswith("dual") else 1]
@@ -71,10 +72,16 @@ class Scene:
         self.world.write_subnet_env(**(dual if self.kind.startswith("dual") else {}))
         self.cool()
         if self.has_neighbour:
-            assert self.call("ADD", "neighbour", NEIGHBOUR).status == 0
-        assert self.call("ADD").status == 0
-        assert self.call("DEL").status == 0
+            self._must("ADD", "neighbour", NEIGHBOUR)
+        self._must("ADD")
+        self._must("DEL")
         self.normal = self.traits()
+
+    def _must(self, *call: str) -> None:
+        """Make a call that is undisturbed: a plugin that fails it cannot be tried further."""
+        done = self.call(*call)
+        if done.status != 0:
+            raise WorldError(f"{self.plugin}, undisturbed {call[0]}: {brief(done)}")
 
     def __enter__(self) -> Self:
         return self

@@ -268,7 +268,7 @@ TARGETS = {
         check_version,
     ),
     "arguments": Target(
-        st.text("IPMAC=;Ignoreukw1trfals:abl \x00", max_size=30) | st.text(max_size=20),
+        st.text("IPMAC=;IgnoreUk1w true:fls \x00", max_size=30) | st.text(max_size=20),
         check_arguments,
     ),
     "state": Target(noise.stdins | _BYTES, check_state),

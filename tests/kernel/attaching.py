@@ -132,7 +132,7 @@ def neighbours(node: Node, dev: str = "cni0") -> list[dict[str, Any]]:
         for entry in node.neighbours()
         if entry.get("dev") == dev
         and "lladdr" in entry
-        and "NOARP" not in entry["state"]
+        and "NOARP" not in entry.get("state", [])
         and not entry["dst"].startswith("fe80:")
     ]
 

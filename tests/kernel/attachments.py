@@ -130,7 +130,8 @@ def rules(node: Node) -> list[str]:
 def remains(node: Node) -> dict[str, Any]:
     """Return what attachments have left on a node; {} when everything is gone."""
     names = [name for name in node.links() if name not in _LASTING_LINKS]
-    neighbours = [entry["dst"] for entry in node.neighbours() if "NOARP" not in entry["state"]]
+    known = [entry for entry in node.neighbours() if "NOARP" not in entry.get("state", [])]
+    neighbours = [entry["dst"] for entry in known]
     leased = {
         name: content
         for name, content in node.files(LEASES).items()

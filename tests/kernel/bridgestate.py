@@ -47,7 +47,7 @@ def state(node: Node, result: dict[str, Any], bridge: str, keep: str) -> dict[st
     seen["host neighbours"] = [
         (entry["dst"], entry["dev"])
         for entry in node.neighbours()
-        if "PERMANENT" in entry["state"] or "REACHABLE" in entry["state"]
+        if {"PERMANENT", "REACHABLE"}.intersection(entry.get("state", []))
     ]
     seen["leases"] = leases(node)
     seen["result dns"] = result.pop("dns", {})

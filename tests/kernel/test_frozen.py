@@ -60,12 +60,16 @@ def test_a_call_opens_nothing_rare(node: Node, pod: str, frozen: Path, command: 
     assert "modules" in files
 
 
-def test_no_process_is_started_for_the_common_pod(node: Node, pod: str, frozen: Path) -> None:
+@pytest.mark.parametrize("command", ["ADD", "STATUS"])
+def test_no_process_is_started_for_the_common_pod(
+    node: Node, pod: str, frozen: Path, command: str
+) -> None:
     """The second execve is the bootloader's own."""
     assert frozen.exists()
     trace = ["strace", "-f", "-z", "-e", "trace=execve", "-o", "/run/trace"]
-    environ = node.environment("ADD", "c1", "eth0", pod)
-    node.run([*trace, node.program("flannel")], json.dumps(CONF), environ)
+    environ = node.environment(command, "c1", "eth0", pod)
+    conf = {**CONF, "cniVersion": "1.1.0"}
+    node.run([*trace, node.program("flannel")], json.dumps(conf), environ)
     text = node.path("/run/trace").read_text()
     assert text.count("execve(") == 2
     assert text.count("flannel") >= 2

@@ -18,6 +18,7 @@ from cni_flannel.bridge.removal import Attempts
 from cni_flannel.kernel import macspoof, masq, rtnl
 from cni_flannel.kernel.link import RTM_DELLINK
 from cni_flannel.kernel.nlmsg import NetlinkError
+from ipam import verify
 from tests.unit.fakes import FakeEnds, FakeHandle, FakePlugin, args, link, pair
 from tests.unit.test_netconf import named
 
@@ -292,7 +293,7 @@ LISTS: list[tuple[str, Any, Any]] = [
 
 @pytest.mark.parametrize(("listed", "valid"), named(LISTS))
 def test_the_list_of_valid_attachments(listed: Any, valid: Any) -> None:
-    assert removal.valid_attachments(args({KEY: listed})) == valid
+    assert verify.valid_attachments({KEY: listed}) == valid
 
 
 @pytest.mark.parametrize(
@@ -300,6 +301,6 @@ def test_the_list_of_valid_attachments(listed: Any, valid: Any) -> None:
 )
 def test_a_wrong_list_is_refused(wrong: object) -> None:
     with pytest.raises(CNIError) as caught:
-        removal.valid_attachments(args({KEY: wrong}))
+        verify.valid_attachments({KEY: wrong})
     assert caught.value.code == errors.INVALID_NETWORK_CONFIG
     assert "nothing was removed" in caught.value.details
