@@ -17,8 +17,11 @@ from cni.native import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 _BUSY_STEPS_S = (0.001, 0.004, 0.016, 0.064, 0.25, 0.5, 1.0, 1.0, 1.0, 1.0)
+_INTERRUPTING = (signal.SIGTERM, signal.SIGINT)  # what cni/skel.py turns into an exception
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # and would stay so across exec
 _GRACE_S = 2.0  # between SIGTERM and SIGKILL, for a child that wants to roll back
 
 
@@ -60,33 +63,58 @@ def run(
 def _spawn_and_wait(
     argv: Sequence[str], env: dict[str, str], files: list[int], timeout_s: float | None
 ) -> int:
-    pid = 0
+    running: list[int] = []
     try:
-        pid = _spawn(argv, env, files)
-        if timeout_s is not None and not _ended_within(pid, timeout_s):
+        _spawn(argv, env, files, running)
+        if timeout_s is not None and not _ended_within(running[0], timeout_s):
             msg = f"{argv[0]} did not end within {timeout_s:g} s"
             raise TimeoutError(msg)
-        status = os.waitpid(pid, 0)[1]
-        pid = 0
-        return os.waitstatus_to_exitcode(status)
+        # Without reaping it: until that is done, under _Held, the number is still the child's.
+        os.waitid(os.P_PID, running[0], os.WEXITED | os.WNOWAIT)
+        with _Held():
+            return os.waitstatus_to_exitcode(os.waitpid(running.pop(), 0)[1])
     finally:
-        if pid:
-            _stop(pid)
+        if running:
+            _stop(running[0])
 
 
-def _spawn(argv: Sequence[str], env: dict[str, str], files: list[int]) -> int:
-    """Start the program; a file that somebody is still writing is tried again for a while."""
+class _Held:
+    """A block in which no signal handler runs, so that none raises between two of its steps."""
+
+    __slots__ = ("mask",)
+
+    def __enter__(self) -> Self:
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+
+
+def _spawn(argv: Sequence[str], env: dict[str, str], files: list[int], running: list[int]) -> None:
+    """Start the program and note its process in `running`, whatever signal comes meanwhile.
+
+    A file that somebody is still writing is tried again for a while.
+    """
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(files)]
-    # Python ignores these two, and an ignored signal stays ignored across exec
-    default = (signal.SIGPIPE, signal.SIGXFSZ)
     for step in (*_BUSY_STEPS_S, None):
         try:
-            return os.posix_spawn(argv[0], list(argv), env, file_actions=actions, setsigdef=default)
+            with _Held() as held:
+                child = os.posix_spawn(
+                    argv[0],
+                    list(argv),
+                    env,
+                    file_actions=actions,
+                    setsigmask=held.mask,
+                    setsigdef=_IGNORED_BY_PYTHON,
+                )
+                running.append(child)
         except OSError as error:
             if error.errno != errno.ETXTBSY or step is None:
                 raise
+        else:
+            return
         time.sleep(step)  # noqa: TID251 - no event tells that the last writer has closed it
-    raise AssertionError
 
 
 def _ended_within(pid: int, timeout_s: float) -> bool:
@@ -110,10 +138,7 @@ def _stop(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
     except OSError:  # no pidfd to be had: no patience either
         os.kill(pid, signal.SIGKILL)
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # reaped already
+    os.waitpid(pid, 0)
 
 
 def _memory_file(name: str) -> int:

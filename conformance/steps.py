@@ -50,7 +50,6 @@ class Play:
         self.calls: list[Call] = []
         self.seen: dict[str, Any] = {"asked": instance.version}  # and step1, step2...: for same-as
         self.results: dict[tuple[str, str], dict[str, Any]] = {}  # (cid, ifname) -> raw ADD result
-        self.background: list[subprocess.Popen[bytes]] = []
 
     def run(self) -> None:
         """Run all steps; stops at the first whose expectations fail."""
@@ -99,7 +98,7 @@ class Play:
         argv = ["env", f"PLUGIN={program}", "sh", "-ec", step["run"]]
         if step.get("background"):
             nothing = subprocess.DEVNULL
-            self.background.append(self.world.popen(argv, stdin=nothing, stdout=nothing))
+            self.world.popen(argv, stdin=nothing, stdout=nothing)
             return None
         return self.world.run(argv, check=False, timeout=TIME_LIMIT)
 
@@ -185,7 +184,7 @@ class Play:
         if wanted == "absent":
             return None
         if isinstance(wanted, dict):
-            return wanted
+            return {**wanted, "cniVersion": self.instance.version}
         if wanted is not None:
             found: dict[str, Any] = self.seen[wanted]["stdout"]
             return found

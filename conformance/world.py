@@ -78,6 +78,7 @@ class World:
 
     def __init__(self, plugins: Path | str, *, peers: str = GO_PLUGINS) -> None:
         self.plugins = Path(plugins).resolve()
+        self.started: list[subprocess.Popen[bytes]] = []
         unshare = ["unshare", "--net", "--mount", "--propagation", "private"]
         if os.geteuid() != 0:
             unshare += ["--user", "--map-root-user"]
@@ -126,6 +127,9 @@ class World:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        for process in self.started:
+            process.kill()
+            process.wait()
         self.holder.kill()
         self.holder.communicate()
 
@@ -164,7 +168,8 @@ class World:
 
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         """Start a program in the world; it ends with the world at the latest."""
-        return subprocess.Popen([*self.enter, *argv], **options)
+        self.started.append(subprocess.Popen([*self.enter, *argv], **options))
+        return self.started[-1]
 
     def add_pod(self, name: str) -> str:
         """Make a pod's network namespace, `lo` up, as a runtime does; its path, for CNI_NETNS."""

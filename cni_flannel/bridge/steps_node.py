@@ -155,9 +155,13 @@ class MoveAddress(Step):
         ]
 
     def apply(self, ends: Ends) -> None:
-        index = ends.host_index(self.link)
+        link = ends.host.get_link(self.link)
+        if link is None:
+            raise NetlinkError(errno.ENODEV, self.link)
+        index = link.index
         if self.pin:
-            ends.host.execute(rtnl.set_link(index, mac=self.pin))
+            # Its MAC of now: another bridge may have got the name since the plan was made.
+            ends.host.execute(rtnl.set_link(index, mac=link.mac))
         for stale in self.stale:
             ends.drop(rtnl.del_address(index, stale))
         ends.host.execute(rtnl.new_address(index, self.prefix, nodad=True, replace=True))

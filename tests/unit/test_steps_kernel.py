@@ -189,6 +189,17 @@ def test_an_address_in_the_way_that_has_gone_meanwhile_is_no_error() -> None:
     assert host.done == [rtnl.new_address(7, new, nodad=True, replace=True)]
 
 
+def test_a_bridge_that_was_made_anew_keeps_its_own_mac() -> None:
+    prefix = parse_prefix("10.244.1.1/24")
+    anew = link("cni0", 8, "bridge")
+    host = FakeHandle(anew)
+    MoveAddress("cni0", prefix, [], pin="02:00:00:00:00:99").apply(FakeEnds(host))
+    assert host.done == [
+        rtnl.set_link(8, mac=anew.mac),
+        rtnl.new_address(8, prefix, nodad=True, replace=True),
+    ]
+
+
 def test_a_bridge_that_vanishes_is_told() -> None:
     step = MoveAddress("cni0", parse_prefix("10.244.1.1/24"), [], pin="")
     with pytest.raises(CNIError, match="dev cni0: no such device"):

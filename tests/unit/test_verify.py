@@ -124,10 +124,10 @@ SPOILT: list[tuple[str, Any, list[str]]] = [
     ("pod's end down", lambda p: setattr(p.pod, "flags", 0), ["Interface eth0 is down"]),
     (
         "MAC and MTU of the pod's end",
-        lambda p: put(p.pod, mac="02:00:00:00:00:ee", mtu=1400),
+        lambda p: put(p.pod, mac="02:00:00:00:00:ee", mtu=1600),
         [
             "Interface eth0 Mac doesn't match: it is 02:00:00:00:00:ee",
-            "Interface eth0 MTU doesn't match: it is 1400, prevResult says 1500",
+            "Interface eth0 MTU doesn't match: it is 1600, prevResult says 1500",
         ],
     ),
     (
