@@ -13,7 +13,7 @@ import os
 from cni import errors
 from cni.errors import CNIError
 from cni_flannel.kernel import netns
-from cni_flannel.kernel.handle import AddressEvents, Handle
+from cni_flannel.kernel.handle import RTMGRP_IPV6_IFADDR, Events, Handle
 from cni_flannel.kernel.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
@@ -100,9 +100,9 @@ class Ends:
         """A block in which this thread is in the pod's namespace."""
         return netns.entered(self.netns_fd)
 
-    def pod_address_events(self) -> AddressEvents:
+    def pod_address_events(self) -> Events:
         """What happens to the pod's IPv6 addresses from now on."""
-        return AddressEvents(self.netns_fd)
+        return Events(RTMGRP_IPV6_IFADDR, self.netns_fd)
 
     def host_index(self, name: str) -> int:
         """The ifindex of a host link; NetlinkError ENODEV if there is none."""
@@ -122,6 +122,15 @@ class Ends:
                     raise refusal from None
             return False
         return True
+
+    def drop_link(self, index: int, *removals: Message) -> None:
+        """Carry out removals, the last of which is the host's link ``index``; gone is fine.
+
+        Returns when the link is gone for everybody, without the kernel's wait after that.
+        """
+        from cni_flannel.kernel import handover  # for DEL alone
+
+        handover.run(lambda: self.drop(*removals), index)
 
     def close(self) -> None:
         """Close both handles and the namespace."""

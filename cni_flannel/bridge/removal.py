@@ -102,13 +102,13 @@ def _remove_link(
             addresses += [prefix for prefix in there if prefix not in addresses]
     if not addresses and conf.ipam_type == HOST_LOCAL:
         addresses += [Prefix(address, address.bits) for address in host_local.held(args)]
-    removals = []
+    removals = _forget_neighbours(ends, conf.bridge, addresses)
+    index = 0 if pod_link is None else pod_link.link
     if host_link is not None:
-        removals.append(rtnl.del_link(host_link.index))
-    elif pod_link is not None:
-        removals.append(rtnl.del_link(pod_link.link))
-    removals += _forget_neighbours(ends, conf.bridge, addresses)
-    if removals:
+        index = host_link.index
+    if index:
+        ends.drop_link(index, *removals, rtnl.del_link(index))
+    elif removals:
         ends.drop(*removals)
 
 

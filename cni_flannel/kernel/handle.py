@@ -3,8 +3,8 @@
 Knows: socket options, sequence numbers, batches, dumps (netlink(7), rtnetlink(7)). Must not
 know: what a message means (``rtnl``). The only place that opens a netlink socket. The kernel
 answers before ``sendmsg`` returns, and continues a dump inside ``recvmsg``, so that no read
-here ever waits: silence is an error, not a hang. (``AddressEvents`` waits: for others, for a
-limited time.) Imports errno, cni.native.
+here ever waits: silence is an error, not a hang. (``Events`` waits, for others.)
+Imports errno, cni.native.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from cni_flannel.kernel.nlmsg import Message
 
+RTMGRP_LINK = 0x1
+RTMGRP_IPV6_IFADDR = 0x100
+
 BATCH = 128
 """Requests per ``sendmsg``: all their answers must fit in the receive buffer at once."""
 
@@ -29,7 +32,6 @@ DUMP_ATTEMPTS = 50
 """How often a dump is read again because something changed while it ran."""
 
 _NETLINK_ROUTE = 0
-_RTMGRP_IPV6_IFADDR = 0x100
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER = 1 << 20  # a link costs 3.3 KiB of it; the default holds 64
 _SOL_NETLINK = 270
@@ -245,28 +247,31 @@ class Handle:
             raise
 
 
-class AddressEvents:
-    """The changes of a namespace's IPv6 addresses, from the moment this is made."""
+class Events:
+    """What changes in a namespace, from the moment this is made."""
 
     __slots__ = ("_socket",)
 
-    def __init__(self, netns_fd: int) -> None:
-        """Subscribe in the namespace ``netns_fd``. OSError."""
-        with netns.entered(netns_fd):
+    def __init__(self, group: int, netns_fd: int | None = None) -> None:
+        """Subscribe to an RTMGRP_* in the namespace ``netns_fd``, or in the thread's own."""
+        if netns_fd is None:
             self._socket = _open()
-        self._socket.bind((0, _RTMGRP_IPV6_IFADDR))
+        else:
+            with netns.entered(netns_fd):
+                self._socket = _open()
+        self._socket.bind((0, group))
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for the next one; False when there was none in time."""
+    def wait(self, timeout_s: float | None) -> list[Message]:
+        """Wait for the next ones; none when there were none in time. OSError if some were lost."""
         self._socket.settimeout(timeout_s)
         try:
-            self._socket.recv(_BUFFER)
+            return nlmsg.unpack(self._socket.recv(_BUFFER))
         except TimeoutError:
-            return False
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:  # some were lost: then there were some
-                raise
-        return True
+            return []
+
+    def fileno(self) -> int:
+        """Descriptor, for poll(2)."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """End the subscription."""

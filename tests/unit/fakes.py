@@ -117,6 +117,11 @@ class FakeEnds(Ends):
         self._pod: Any = pod
         self.netns_fd = -1 if pod is None else POD_FD
 
+    def drop_link(self, index: int, *removals: Message) -> None:
+        """In this process: the fake handle notes what was asked of it."""
+        del index
+        self.drop(*removals)
+
     def close(self) -> None:
         self.host.close()
 

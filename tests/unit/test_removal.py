@@ -150,7 +150,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
 def test_del_removes_link_neighbour_and_lease(call: Call) -> None:
     call.attach()
     call.delete()
-    assert call.ends.host.done == [rtnl.del_link(9), neighbour("10.1.0.2")]
+    assert call.ends.host.done == [neighbour("10.1.0.2"), rtnl.del_link(9)]
     assert call.ipam.verbs == ["DEL"]
     assert call.rules == []
 
@@ -158,7 +158,7 @@ def test_del_removes_link_neighbour_and_lease(call: Call) -> None:
 def test_del_without_pod_finds_the_link_by_name_and_the_address_in_the_result(call: Call) -> None:
     call.ends.host.known.append(link(NAME, 9, alias=ME.alias()))
     call.delete(cniVersion="1.0.0", prevResult={"ips": [{"address": "10.1.0.3/24"}]})
-    assert call.ends.host.done == [rtnl.del_link(9), neighbour("10.1.0.3")]
+    assert call.ends.host.done == [neighbour("10.1.0.3"), rtnl.del_link(9)]
 
 
 def test_del_of_nothing_works_and_releases_the_lease(call: Call) -> None:
@@ -169,7 +169,7 @@ def test_del_of_nothing_works_and_releases_the_lease(call: Call) -> None:
 def test_del_goes_on_without_a_result_that_cannot_be_read(call: Call) -> None:
     call.attach()
     call.delete(cniVersion="1.0.0", prevResult={"ips": [{"address": "x"}]})
-    assert call.ends.host.done == [rtnl.del_link(9), neighbour("10.1.0.2")]
+    assert call.ends.host.done == [neighbour("10.1.0.2"), rtnl.del_link(9)]
     assert "cannot be read" in call.notes[0]
 
 
@@ -177,7 +177,7 @@ def test_del_takes_what_go_made(call: Call) -> None:
     call.attach()
     call.ends.host.get_link(9).name, call.ends.host.get_link(9).alias = "veth1a2b3c4d", ""
     call.delete()
-    assert call.ends.host.done == [rtnl.del_link(9), neighbour("10.1.0.2")]
+    assert call.ends.host.done == [neighbour("10.1.0.2"), rtnl.del_link(9)]
 
 
 def another_pods_alias(ends: FakeEnds) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def test_a_lease_that_cannot_be_released_stops_no_other_part(call: Call) -> None
     with pytest.raises(CNIError) as caught:
         call.delete(ipMasq=True)
     assert (caught.value.code, caught.value.msg) == (11, "locked")
-    assert call.ends.host.done[0] == rtnl.del_link(9)
+    assert call.ends.host.done[-1] == rtnl.del_link(9)
     assert [what for what, _ in call.rules] == ["masq"]
 
 

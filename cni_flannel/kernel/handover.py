@@ -1,0 +1,111 @@
+"""Deleting a link without waiting for what the kernel does afterwards.
+
+A request that deletes a veth returns after 12 to 20 ms: the link is out of all lists and
+RTM_DELLINK is sent after one, the rest is the wait for RCU until its memory can be freed
+(netdev_run_todo, net/core/dev.c).  So a child makes the request, and we go on when the kernel
+tells everybody that the link is gone.  The child does nothing else; it ends by itself, adopted
+by init or by the runtime, as the processes of containers do.
+
+Knows: fork(2), pipe(2), RTM_DELLINK of ``handle.Events``.  Must not know: which link, and why.
+Imports errno, os, cni.native; select when called.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from cni.native import signal
+from cni_flannel.kernel import handle, link
+from cni_flannel.kernel.nlmsg import NetlinkError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cni_flannel.kernel.nlmsg import Message
+
+_INTERRUPTING = (signal.SIGTERM, signal.SIGINT)
+
+
+def run(work: Callable[[], object], index: int) -> None:
+    """Do ``work``, which deletes link ``index``, until that is gone.  OSError as ``work``'s.
+
+    Where no child can be had, ``work`` is done here, all of it.
+    """
+    try:
+        events = handle.Events(handle.RTMGRP_LINK)
+        answer, answer_of_child = os.pipe2(os.O_CLOEXEC)
+    except OSError:
+        work()
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
+    try:
+        pid = _fork()
+        if pid == 0:
+            _be_the_child(work, answer_of_child)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    os.close(answer_of_child)
+    try:
+        if pid < 0:
+            work()
+        elif not _is_gone(events, index, answer):
+            _finish(pid, answer)
+    finally:
+        os.close(answer)
+        events.close()
+
+
+def _fork() -> int:
+    """The child's process, 0 in the child, -1 if there can be none."""
+    try:
+        return os.fork()
+    except OSError:
+        return -1
+
+
+def _be_the_child(work: Callable[[], object], answer: int) -> None:
+    """Do the work and end, whatever happens; an error is written as number and text."""
+    try:
+        os.closerange(0, 3)  # the runtime waits until nobody has its pipes open
+        work()
+    except OSError as error:
+        os.write(answer, f"{error.errno or errno.EIO} {getattr(error, 'text', '')}".encode())
+    finally:
+        os._exit(0)  # noqa: TID251 - not through the parent's way out
+
+
+def _is_gone(events: handle.Events, index: int, answer: int) -> bool:
+    """Wait for the link's end (True), or the child's (False), whichever comes first."""
+    import select  # only here
+
+    poll = select.poll()
+    poll.register(events.fileno(), select.POLLIN)
+    poll.register(answer, select.POLLIN)
+    while True:
+        ready = [fd for fd, _ in poll.poll()]
+        if events.fileno() in ready:
+            try:
+                if any(_tells_end(message, index) for message in events.wait(0)):
+                    return True
+            except OSError:  # some were lost, perhaps this one
+                poll.unregister(events.fileno())
+        if answer in ready:
+            return False
+
+
+def _tells_end(message: Message, index: int) -> bool:
+    """Whether it is the RTM_DELLINK of the link itself, not of its being a bridge's port."""
+    if message.type != link.RTM_DELLINK or not message.body or message.body[0] != 0:
+        return False
+    return link.Link.decode(message).index == index
+
+
+def _finish(pid: int, answer: int) -> None:
+    """Reap a child that has ended, and pass its error on."""
+    said = os.read(answer, 4096).decode("utf-8", "replace")
+    os.waitpid(pid, 0)
+    if said:
+        number, _, text = said.partition(" ")
+        raise NetlinkError(int(number), text)
