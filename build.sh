@@ -10,6 +10,7 @@ usage: ./build.sh [COMMAND]
   build           (the default) freeze both plugins into dist/cni-flannel/
   demo            two pods in private network namespaces reach each other through the built plugins
   test [ARG...]   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...)
+  conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
   install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
 
@@ -172,6 +173,22 @@ run_test() {
     exec .venv/bin/python -m pytest -n auto "$@"
 }
 
+run_conformance() {
+    require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace \
+        /usr/lib/cni/bridge=containernetworking-plugins
+    set_up dev
+    build
+    locked_off
+    local verb failed=()
+    for verb in "run --spec all --jobs 2" compare runtime containerd podman hostile storm \
+        "fuzz --calls 5000" "soak --cycles 5000" fault crash; do
+        say "conformance: $verb"
+        # shellcheck disable=SC2086 # a verb and its options
+        .venv/bin/python -m conformance $verb || failed+=("${verb%% *}")
+    done
+    [[ ${#failed[@]} -eq 0 ]] || die "conformance failed: ${failed[*]}"
+}
+
 run_bench() {
     require "${network_programs[@]}" /usr/lib/cni/bridge=containernetworking-plugins
     build
@@ -199,7 +216,7 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;
-        build | demo | test | bench | install)
+        build | demo | test | conformance | bench | install)
             locked_on
             "run_$command" "$@"
             ;;

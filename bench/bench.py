@@ -232,7 +232,7 @@ def figures(rounds: int, note: Callable[[str], None]) -> list[Figure]:
             goal=1.5,
             more=True,
         ),
-        Figure("CPU per ADD", "ms", *cpu, bar=15.0, goal=5.0),
+        Figure("CPU per ADD", "ms", *cpu, ratio=cpu[0] / cpu[1], bar=2.0, goal=0.7),
         Figure("peak memory of a call", "MiB", peaks["ours"], peaks["go"], bar=18.0, goal=12.0),
         Figure("size of the folder", "MB", folder_megabytes(), None, bar=16.0, goal=10.0),
         *(

@@ -16,8 +16,8 @@ ROUNDS = 20
 
 
 def make_pair(host: Handle) -> int:
-    macs = {"mac": "02:00:00:00:00:01", "peer_mac": "02:00:00:00:00:02"}
-    host.execute(rtnl.new_veth("vethx", peer_name="peer", **macs))
+    ours, its = "02:00:00:00:00:01", "02:00:00:00:00:02"
+    host.execute(rtnl.new_veth("vethx", mac=ours, peer_name="peer", peer_mac=its))
     link = host.get_link("vethx")
     assert link is not None
     return link.index
