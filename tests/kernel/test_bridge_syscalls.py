@@ -137,7 +137,14 @@ def test_a_del_dumps_no_links(node: Node) -> None:
     attach(node, CONF, 2)
     trace = Trace(node, CONF, "DEL", 2)
     assert trace.link_dumps == []
-    assert trace.count("clone", "vfork", "fork", "clone3") == 0
+
+
+def test_a_del_has_one_child_that_runs_no_program(node: Node) -> None:
+    attach(node, CONF, 1)
+    trace = Trace(node, CONF, "DEL", 1)
+    assert trace.count("clone", "vfork", "fork", "clone3") == 1
+    executed = {line.split("execve(")[1].split(",")[0] for line in trace.lines if "execve(" in line}
+    assert len(executed) == 1
 
 
 def test_the_cost_does_not_grow_with_the_ports(node: Node) -> None:
