@@ -18,6 +18,7 @@ from cni_flannel.kernel.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -114,14 +115,7 @@ class Ends:
 
     def drop(self, *removals: Message) -> bool:
         """Carry out removals on the host, in one send; False if one was gone already."""
-        try:
-            self.host.execute(*removals)
-        except NetlinkError as error:
-            for refusal in (error, *error.also):
-                if refusal.errno not in _GONE:
-                    raise refusal from None
-            return False
-        return True
+        return _drop(self.host, removals)
 
     def drop_link(self, index: int, *removals: Message) -> None:
         """Carry out removals, the last of which is the host's link ``index``; gone is fine.
@@ -130,7 +124,12 @@ class Ends:
         """
         from cni_flannel.kernel import handover  # for DEL alone
 
-        handover.run(lambda: self.drop(*removals), index)
+        def work() -> None:
+            # The child's own: two processes on one socket take each other's answers.
+            with Handle() as own:
+                _drop(own, removals)
+
+        handover.run(work, index)
 
     def close(self) -> None:
         """Close both handles and the namespace."""
@@ -152,6 +151,17 @@ class Ends:
         self.close()
         if isinstance(error, OSError):
             raise refused(error) from error
+
+
+def _drop(handle: Handle, removals: Sequence[Message]) -> bool:
+    try:
+        handle.execute(*removals)
+    except NetlinkError as error:
+        for refusal in (error, *error.also):
+            if refusal.errno not in _GONE:
+                raise refusal from None
+        return False
+    return True
 
 
 def _lock(fd: int, path: str) -> None:

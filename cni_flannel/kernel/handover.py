@@ -31,6 +31,8 @@ _INTERRUPTING = (signal.SIGTERM, signal.SIGINT)
 def run(work: Callable[[], object], index: int) -> None:
     """Do ``work``, which deletes link ``index``, until that is gone.  OSError as ``work``'s.
 
+    ``work`` opens its own handle: what it shares with us it shares with another process.
+
     Where no child can be had, ``work`` is done here, all of it.
     """
     try:

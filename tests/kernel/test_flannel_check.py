@@ -50,7 +50,7 @@ def test_check_changes_nothing(node: Node) -> None:
     conf = attach(node)
     before = snapshot(node, "a")
     call(node, "CHECK", conf=conf)
-    node.run(["ip", "-n", "a", "link", "set", "eth0", "mtu", "1400"])
+    node.run(["ip", "-n", "a", "link", "set", "eth0", "mtu", "1460"])
     changed = snapshot(node, "a")
     told(node, conf)
     assert snapshot(node, "a") == changed
@@ -72,8 +72,8 @@ DIFFERENCES: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "interface gone": ((*IN_POD, "link", "del", "eth0"), ["eth0", "not found in /run/netns/a"]),
     "interface down": ((*IN_POD, "link", "set", "eth0", "down"), ["Interface eth0 is down"]),
     "pod's MTU": (
-        (*IN_POD, "link", "set", "eth0", "mtu", "1400"),
-        ["Interface eth0 MTU", "1400", "1450"],
+        (*IN_POD, "link", "set", "eth0", "mtu", "1460"),
+        ["Interface eth0 MTU", "1460", "1450"],
     ),
     "pod's MAC": (
         (*IN_POD, "link", "set", "eth0", "address", "0a:00:00:00:00:99"),
@@ -170,7 +170,7 @@ def test_all_differences_are_named_at_once(node: Node) -> None:
     for name in ("pod's MTU", "IPv4 address", "bridge's MTU", "one lease gone", "hairpin"):
         node.run(DIFFERENCES[name][0])
     message = told(node, conf)
-    for word in ("1400", "addr 10.244.1.2/24", "1300", "hairpin", "; "):
+    for word in ("1460", "addr 10.244.1.2/24", "1300", "hairpin", "; "):
         assert word in message
 
 

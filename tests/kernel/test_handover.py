@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 
 import pytest
@@ -23,6 +24,11 @@ def make_pair(host: Handle) -> int:
     return link.index
 
 
+def delete(index: int) -> None:
+    with Handle() as own:
+        own.execute(rtnl.del_link(index))
+
+
 def reap_all() -> None:
     """Wait for every child, so that the next test has none."""
     while True:
@@ -37,16 +43,17 @@ def test_both_ends_are_gone_when_it_returns() -> None:
     with Handle() as host:
         for _ in range(ROUNDS):
             index = make_pair(host)
-            handover.run(lambda index=index: host.execute(rtnl.del_link(index)), index)  # type: ignore[misc]
+            handover.run(functools.partial(delete, index), index)
             assert host.get_link("vethx") is None
             assert host.get_link("peer") is None
+            assert {link.name for link in host.links()} == {"lo"}
     reap_all()
 
 
 @private
 def test_an_error_is_passed_on() -> None:
-    with Handle() as host, pytest.raises(NetlinkError) as caught:
-        handover.run(lambda: host.execute(rtnl.del_link(4711)), 4711)
+    with pytest.raises(NetlinkError) as caught:
+        handover.run(functools.partial(delete, 4711), 4711)
     assert caught.value.errno == errno.ENODEV
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -76,5 +83,5 @@ def test_without_a_child_the_work_is_done_here() -> None:
     with Handle() as host, pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fork", refuse)
         index = make_pair(host)
-        handover.run(lambda: host.execute(rtnl.del_link(index)), index)
+        handover.run(functools.partial(delete, index), index)
         assert host.get_link("vethx") is None
