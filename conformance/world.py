@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -37,6 +38,7 @@ __all__ = [
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GO_PLUGINS = "/usr/lib/cni"
+LINGER_S = 1.0
 
 
 class WorldError(Exception):
@@ -239,7 +241,16 @@ class World:
         return read_state(self, pods)
 
     def processes(self) -> list[str]:
-        """Command lines of the processes in the world, its holder left out."""
+        """Command lines of the processes in the world, without those that end within a second."""
+        deadline = time.monotonic() + LINGER_S
+        while True:
+            found = self._processes()
+            lingers = any(command.startswith(f"{self.plugins}/") for command in found)
+            if not lingers or time.monotonic() > deadline:
+                return found
+            time.sleep(0.01)
+
+    def _processes(self) -> list[str]:  # the holder left out
         found = []
         for pid in processes_in(self.holder.pid):
             try:
