@@ -257,7 +257,8 @@ class World:
                 text = Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
                 continue
-            found.append(text.replace(b"\0", b" ").decode(errors="backslashreplace").strip())
+            if text:  # without, it is ending or has ended
+                found.append(text.replace(b"\0", b" ").decode(errors="backslashreplace").strip())
         return sorted(found)
 
     def path(self, path: str) -> Path:

@@ -179,7 +179,7 @@ def test_next_pod_with_the_same_address_is_reached_at_once(node: Node) -> None:
     assert node.run(["ping", "-c1", "-W5", "10.244.1.2"]).status == 0
     assert node.cni("DEL", conf_with(**small), container_id="cid-a").status == 0
     must_add(node, "b", conf=conf_with(**small))
-    assert node.run(["ping", "-c1", "-W1", "10.244.1.2"]).status == 0
+    assert node.run(["ping", "-c1", "-W5", "10.244.1.2"]).status == 0
 
 
 @pytest.mark.parametrize(("ip_masq", "written"), [("true", False), ("false", True)])
