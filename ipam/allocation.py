@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 _PROBES = 64  # taken addresses in a row after which one listing is cheaper
 
 
+def untried(store: Store, range_set: RangeSet, last: Address | None) -> Iterator[Address]:
+    """Give the candidates; after many taken ones, only those that are not listed."""
+    names: set[str] = set()
+    for count, (address, _) in enumerate(allocator.candidates(range_set, last)):
+        if count == _PROBES:
+            names = store.names()
+        if str(address) not in names:
+            yield address
+
+
 class Allocation:
     """One ADD under the lock."""
 
@@ -91,7 +101,7 @@ class Allocation:
     def _next(self, index: int, range_set: RangeSet) -> Address:
         """Lease the next address, round robin; a full pool takes back from the dead first."""
         last = self._store.last_reserved(index)
-        address = self._reserve(self._untried(range_set, last))
+        address = self._reserve(untried(self._store, range_set, last))
         if address is None:
             from ipam.sweep import reclaim
             from ipam.witness import Witness
@@ -99,7 +109,7 @@ class Allocation:
             witness = Witness(self._conf.name, self._results_dir)
             witness.place(self._args.container_id, self._args.netns)
             if reclaim(self._store, range_set, witness, self._args.note):
-                address = self._reserve(self._untried(range_set, last))
+                address = self._reserve(untried(self._store, range_set, last))
         if address is None:
             count = allocator.capacity(range_set)
             raise CNIError(
@@ -113,15 +123,6 @@ class Allocation:
 
     def _reserve(self, addresses: Iterator[Address]) -> Address | None:
         return self._store.reserve(addresses, owners_of(self._args)[0])
-
-    def _untried(self, range_set: RangeSet, last: Address | None) -> Iterator[Address]:
-        """Give the candidates; after many taken ones, only those that are not listed."""
-        names: set[str] = set()
-        for count, (address, _) in enumerate(allocator.candidates(range_set, last)):
-            if count == _PROBES:
-                names = self._store.names()
-            if str(address) not in names:
-                yield address
 
     def _check_requested(self, range_set: RangeSet, address: Address) -> None:
         """Refuse what the set never gives, and what somebody holds."""

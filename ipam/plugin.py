@@ -92,7 +92,7 @@ def cmd_check(args: Args) -> None:
 
     conf = Conf(args.conf)
     try:
-        verify.check(args, conf, owners_of(args))
+        verify.check(args, conf, owners_of(args), lambda: _node(conf, 0.0))
     except OSError as error:
         raise _failure("failed to check the leases", conf, error) from error
 

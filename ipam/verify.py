@@ -13,6 +13,7 @@ from cni.errors import (
 )
 from cni.wire import canonical, dumps
 from ipam import allocator
+from ipam.allocation import untried
 from ipam.conf import wrong
 from ipam.request import read_range_sets
 from ipam.store import Store
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
 _VALID = "cni.dev/valid-attachments"
 _SEND = "the runtime has to send objects with containerID and ifname; nothing was removed"
-_PROBES = 64
 
 
-def check(args: Args, conf: Conf, owners: tuple[Owner, Owner]) -> None:
+def check(
+    args: Args, conf: Conf, owners: tuple[Owner, Owner], load_node: Callable[[], SubnetEnv]
+) -> None:
     """Compare the attachment's leases with prevResult; one sentence a difference, all at once."""
     found = _previous(args.conf)
-    sets = _sets_if_known(conf)
+    sets = _sets_if_known(conf, load_node)
     store = Store.open(conf.data_dir, conf.name, conf.lock_timeout_s, create=False)
     if store is None:
         raise _differs(args, conf, [_nothing(args)])
@@ -107,13 +109,9 @@ def _attachment(one: Any) -> Owner:
 
 def _has_room(store: Store, index: int, range_set: RangeSet, conf: Conf, results_dir: str) -> bool:
     """Whether ADD would find an address: a free one, or one whose holder is provably gone."""
-    names: set[str] = set()
-    last = store.last_reserved(index)
-    for count, (address, _) in enumerate(allocator.candidates(range_set, last)):
-        if count == _PROBES:
-            names = store.names()
-        if str(address) not in names and store.is_free(str(address)):
-            return True
+    candidates = untried(store, range_set, store.last_reserved(index))
+    if any(store.is_free(str(address)) for address in candidates):
+        return True
     from ipam import sweep  # a full pool
     from ipam.witness import Witness
 
@@ -134,16 +132,10 @@ def _previous(conf: dict[str, Any]) -> list[Address] | None:
         raise wrong(f"prevResult.ips {dumps(ips)} is not a list of addresses") from None
 
 
-def _sets_if_known(conf: Conf) -> list[RangeSet]:
+def _sets_if_known(conf: Conf, load_node: Callable[[], SubnetEnv]) -> list[RangeSet]:
     """Read the ranges; none while the node's own are not known, which is not CHECK's affair."""
-
-    def load() -> SubnetEnv:
-        from ipam import subnet_env
-
-        return subnet_env.load(conf.subnet_file, 0.0)
-
     try:
-        return read_range_sets(conf, load)
+        return read_range_sets(conf, load_node)
     except CNIError:
         if conf.subnet_file:
             return []
