@@ -4,6 +4,7 @@ The public modules build Enum classes when they are imported, which costs 4 to 6
 that lives for 10. The C modules underneath have the same functions and constants as plain
 integers. Where an interpreter lacks one, its public module takes the place.
 
+`Held` is here because whoever starts a process needs it, and signals come through this door.
 Import contract: nothing else. Users write `from cni.native import socket`.
 """
 
@@ -13,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket as socket
     import signal
+    from typing import Self
 else:
     try:
         import _socket as socket
@@ -23,4 +25,19 @@ else:
     except ImportError:  # pragma: no cover
         import signal
 
-__all__ = ["signal", "socket"]
+__all__ = ["Held", "signal", "socket"]
+
+_INTERRUPTING = (signal.SIGTERM, signal.SIGINT)  # what cni/skel.py turns into an exception
+
+
+class Held:
+    """A block in which no signal handler runs, so that none raises between two of its steps."""
+
+    __slots__ = ("mask",)
+
+    def __enter__(self) -> Self:
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)

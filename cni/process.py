@@ -12,15 +12,13 @@ import fcntl
 import os
 import time
 
-from cni.native import signal
+from cni.native import Held, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
 
 _BUSY_STEPS_S = (0.001, 0.004, 0.016, 0.064, 0.25, 0.5, 1.0, 1.0, 1.0, 1.0)
-_INTERRUPTING = (signal.SIGTERM, signal.SIGINT)  # what cni/skel.py turns into an exception
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # and would stay so across exec
 _GRACE_S = 2.0  # between SIGTERM and SIGKILL, for a child that wants to roll back
 
@@ -69,26 +67,13 @@ def _spawn_and_wait(
         if timeout_s is not None and not _ended_within(running[0], timeout_s):
             msg = f"{argv[0]} did not end within {timeout_s:g} s"
             raise TimeoutError(msg)
-        # Without reaping it: until that is done, under _Held, the number is still the child's.
+        # Without reaping it: until that is done, under Held, the number is still the child's.
         os.waitid(os.P_PID, running[0], os.WEXITED | os.WNOWAIT)
-        with _Held():
+        with Held():
             return os.waitstatus_to_exitcode(os.waitpid(running.pop(), 0)[1])
     finally:
         if running:
             _stop(running[0])
-
-
-class _Held:
-    """A block in which no signal handler runs, so that none raises between two of its steps."""
-
-    __slots__ = ("mask",)
-
-    def __enter__(self) -> Self:
-        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
 def _spawn(argv: Sequence[str], env: dict[str, str], files: list[int], running: list[int]) -> None:
@@ -99,7 +84,7 @@ def _spawn(argv: Sequence[str], env: dict[str, str], files: list[int], running: 
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(files)]
     for step in (*_BUSY_STEPS_S, None):
         try:
-            with _Held() as held:
+            with Held() as held:
                 child = os.posix_spawn(
                     argv[0],
                     list(argv),

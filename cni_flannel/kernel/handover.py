@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 
-from cni.native import signal
+from cni.native import Held
 from cni_flannel.kernel import handle, link
 from cni_flannel.kernel.nlmsg import NetlinkError
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni_flannel.kernel.nlmsg import Message
-
-_INTERRUPTING = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(work: Callable[[], object], index: int) -> None:
@@ -41,13 +39,10 @@ def run(work: Callable[[], object], index: int) -> None:
     except OSError:
         work()
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTING)
-    try:
+    with Held():
         pid = _fork()
         if pid == 0:
             _be_the_child(work, answer_of_child)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(answer_of_child)
     try:
         if pid < 0:
