@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from cni.errors import CNIError
 from cni.types import Args
 from ipam import plugin
 
@@ -14,6 +17,17 @@ if TYPE_CHECKING:
     from cni.types import Result
 
 VALID = "cni.dev/valid-attachments"
+SMALL = {"ranges": [[{"subnet": "10.5.0.0/29"}]]}  # .2 to .6
+DUAL = {"ranges": [[{"subnet": "10.5.0.0/29"}], [{"subnet": "fd00::/126"}]]}
+YEAR_S = 366 * 86400.0
+
+
+def refused(code: int, call: Any, *names: Any, **more: Any) -> CNIError:
+    """Call, which must fail with this code; the error."""
+    with pytest.raises(CNIError) as caught:
+        call(*names, **more)
+    assert caught.value.code == code, caught.value
+    return caught.value
 
 
 class Node:

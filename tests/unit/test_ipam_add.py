@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.errors import CNIError
-from tests.unit.ipam_node import Node
+from tests.unit.ipam_node import DUAL, SMALL, YEAR_S, Node, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SMALL = {"ranges": [[{"subnet": "10.5.0.0/29"}]]}  # .2 to .6
-DUAL = {"ranges": [[{"subnet": "10.5.0.0/29"}], [{"subnet": "fd00::/126"}]]}
-YEAR_S = 366 * 86400.0
-
-
-def refused(code: int, call: Any, *names: Any, **more: Any) -> CNIError:
-    with pytest.raises(CNIError) as caught:
-        call(*names, **more)
-    assert caught.value.code == code, caught.value
-    return caught.value
 
 
 def test_add_writes_what_go_writes(tmp_path: Path) -> None:

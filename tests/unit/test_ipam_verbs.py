@@ -9,21 +9,10 @@ import pytest
 
 from cni.errors import CNIError
 from ipam import plugin
-from tests.unit.ipam_node import VALID, Node
+from tests.unit.ipam_node import DUAL, SMALL, VALID, YEAR_S, Node, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SMALL = {"ranges": [[{"subnet": "10.5.0.0/29"}]]}  # .2 to .6
-DUAL = {"ranges": [[{"subnet": "10.5.0.0/29"}], [{"subnet": "fd00::/126"}]]}
-YEAR_S = 366 * 86400.0
-
-
-def refused(code: int, call: Any, *names: Any, **more: Any) -> CNIError:
-    with pytest.raises(CNIError) as caught:
-        call(*names, **more)
-    assert caught.value.code == code, caught.value
-    return caught.value
 
 
 # -------------------------------------------------------------------------------------- DEL
