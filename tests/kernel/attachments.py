@@ -37,6 +37,23 @@ ONLY_V6: dict[str, Any] = {"network": None, "subnet": None, **DUAL_STACK}
 _BOOKKEEPING = ("lock", "last_reserved_ip.", ".index")
 _LASTING_LINKS = ("lo", "cni0", "keep0")
 
+# What the reference plugin writes for the same conf and subnet.env.
+GOLDEN = {
+    "cniVersion": "1.1.0",
+    "hairpinMode": True,
+    "ipMasq": False,
+    "ipam": {
+        "ranges": [[{"subnet": "10.244.1.0/24"}]],
+        "routes": [{"dst": "10.244.0.0/16"}],
+        "type": "host-local",
+    },
+    "isDefaultGateway": True,
+    "isGateway": True,
+    "mtu": 1450,
+    "name": "cbr0",
+    "type": "bridge",
+}
+
 
 def conf_with(**changes: Any) -> dict[str, Any]:
     """Return `CONF` with keys replaced; None removes one."""

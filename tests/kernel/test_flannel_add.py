@@ -9,6 +9,7 @@ import pytest
 
 from tests.kernel.attachments import (
     CONF,
+    GOLDEN,
     LEASES,
     STATE,
     add,
@@ -222,23 +223,6 @@ def test_bridge_with_ports_of_another_subnet_is_in_the_way(node: Node) -> None:
 
 
 # ---------------------------------------------------------------------------------------- the files
-
-# What the reference plugin writes for the same conf and subnet.env.
-GOLDEN = {
-    "cniVersion": "1.1.0",
-    "hairpinMode": True,
-    "ipMasq": False,
-    "ipam": {
-        "ranges": [[{"subnet": "10.244.1.0/24"}]],
-        "routes": [{"dst": "10.244.0.0/16"}],
-        "type": "host-local",
-    },
-    "isDefaultGateway": True,
-    "isGateway": True,
-    "mtu": 1450,
-    "name": "cbr0",
-    "type": "bridge",
-}
 
 
 def test_state_file_is_what_the_reference_plugin_writes(node: Node) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kernel.attachments import (
+    GOLDEN,
     LEASES,
     STATE,
     SUBNET_ENV,
@@ -51,21 +52,7 @@ def conf_of(version: str) -> dict[str, Any]:
 
 def rendered(version: str) -> dict[str, Any]:
     """Return the delegate's conf as Go's flannel renders and keeps it."""
-    return {
-        "cniVersion": version,
-        "hairpinMode": True,
-        "ipMasq": True,
-        "ipam": {
-            "ranges": [[{"subnet": "10.244.1.0/24"}]],
-            "routes": [{"dst": "10.244.0.0/16"}],
-            "type": "host-local",
-        },
-        "isDefaultGateway": True,
-        "isGateway": True,
-        "mtu": 1450,
-        "name": "cbr0",
-        "type": "bridge",
-    }
+    return {**GOLDEN, "cniVersion": version, "ipMasq": True}
 
 
 def by_go(node: Node, command: str, pod: str, conf: dict[str, Any]) -> Outcome:
