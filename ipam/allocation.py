@@ -71,8 +71,8 @@ class Allocation:
         for index, address in enumerate(leased):
             self._store.set_last_reserved(index, address)
         kept = [address for address, one in holding.items() if one == owner]
-        netns = self._args.netns
-        self._store.record(owner, [*leased, *kept], netns_id(netns), netns)
+        args = self._args
+        self._store.record(owner, [*leased, *kept], netns_id(args.netns_file), args.netns)
         return ips
 
     def _lease(
@@ -107,7 +107,7 @@ class Allocation:
             from ipam.witness import Witness
 
             witness = Witness(self._conf.name, self._results_dir)
-            witness.place(self._args.container_id, self._args.netns)
+            witness.place(self._args.container_id, self._args.netns_file)
             if reclaim(self._store, range_set, witness, self._args.note):
                 address = self._reserve(untried(self._store, range_set, last))
         if address is None:
