@@ -7,7 +7,6 @@ those that there are.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conformance.case import CASES, PLUGINS, CaseError, load, spread
-from conformance.runner import DEFAULT_BIN, FAILED, LACKING, ROOT, Runner, run_all
+from conformance.options import Parser
+from conformance.runner import FAILED, LACKING, Runner, run_all
 from conformance.world import GO_PLUGINS
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from conformance.runner import Verdict
 
 CLAUSES = Path(__file__).parent / "clauses.toml"
-PAGE = ROOT / "docs" / "spec-coverage.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "spec-coverage.md"
 
 INTRODUCTION = """\
 # Coverage of the CNI specification
@@ -140,8 +140,7 @@ def verdicts_of(cases: list[Case], bin_dir: Path, jobs: int) -> dict[str, list[V
 
 def main(argv: list[str]) -> int:
     """Run the verb; 0 if our own column has no failure, or with --check the page is up to date."""
-    options = argparse.ArgumentParser(prog="python -m conformance coverage", description=__doc__)
-    options.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN, help="column `ours`")
+    options = Parser(prog="python -m conformance coverage", description=__doc__)
     options.add_argument("--peer-dir", type=Path, default=Path(GO_PLUGINS), help="column `Go`")
     options.add_argument("--output", type=Path, default=PAGE)
     options.add_argument("--check", action="store_true", help="is the page up to date?")

@@ -22,7 +22,7 @@ from ipam import plugin as host_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cni.types import Plugin
     from cni_flannel.kernel.nlmsg import Message
@@ -64,8 +64,13 @@ class Lent:
         self._deleter.delete(index, removals)
 
 
-def serve(connection: socket.socket, deleter: Deleter) -> None:
-    """Serve one connection.  Refused if it gets no answer; OSError if it ends early."""
+def serve(
+    connection: socket.socket, deleter: Deleter, log: Callable[[str], None] | None = None
+) -> None:
+    """Serve one connection.  Refused if it gets no answer; OSError if it ends early.
+
+    ``log`` gets a line for each call that is served, before its launcher can know the answer.
+    """
     _require_root(connection)
     name = call_name()
     protocol.greet(connection, name)
@@ -78,7 +83,10 @@ def serve(connection: socket.socket, deleter: Deleter) -> None:
             raise Refused("the caller has given up")
         request.environ["CNI_FLANNEL_CALL"] = name
         lent = Lent(request.netns, connection.fileno(), deleter)
+        start = time.monotonic()
         status, stdout, stderr = run(request, lent)
+        if log is not None:
+            log(_line(request, status, time.monotonic() - start))
     protocol.reply(connection, status, stdout, stderr)
 
 
@@ -103,6 +111,13 @@ def run(request: Request, lent: Lent) -> tuple[int, bytes, bytes]:
         status, stdout = 1, skel.failure(error, request.environ, notes.append)
     stderr = "".join(f"{note}\n" for note in notes).encode("utf-8", "backslashreplace")
     return status, stdout, stderr
+
+
+def _line(request: Request, status: int, seconds: float) -> str:
+    """A served call for whoever reads the log; what the caller chose cannot break the line."""
+    asked = (request.environ.get(f"CNI_{key}", "") for key in ("COMMAND", "CONTAINERID", "IFNAME"))
+    words = " ".join(ascii(one) for one in asked)
+    return f"served {request.program} {words}: exit status {status}, {seconds * 1000:.1f} ms"
 
 
 def _require_root(connection: socket.socket) -> None:
