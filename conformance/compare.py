@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conformance.case import USUAL_VERSION, CaseError
-from conformance.options import Parser
 from conformance.normal import normal_answer, normal_state
+from conformance.options import Parser
 from conformance.runner import Runner, add_choice, chosen
 from conformance.state import difference
 from conformance.steps import Play

@@ -6,7 +6,6 @@ and is no failure.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -24,6 +23,7 @@ from conformance.steps import Play
 from conformance.world import World, WorldError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
 
     from conformance.case import Instance

@@ -1,8 +1,9 @@
 """Work spread over processes, each with a place of its own, which ends with its process.
 
 `spread` gives the items to `jobs` processes in turn; each makes its place once (a world with a
-network in it) and hands it to the work. What a resident process there has served is added. A worker dies with the process that started it, also
-when that one is killed, and a world dies with the worker that holds it.
+network in it, say) and hands it to the work. What a resident process in that world has served is
+added to the work's tally. A worker dies with the process that started it, also when that one is
+killed, and a world dies with the worker that holds it.
 """
 
 from __future__ import annotations
