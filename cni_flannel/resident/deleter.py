@@ -76,29 +76,27 @@ class Deleter:
     def _work(self) -> None:
         while True:
             self._arrived.acquire()
-            with self._lock:
-                batch, self._pending = self._pending, []
-                for waiting in batch:
-                    self._asked.setdefault(waiting.deletion.index, []).append(waiting)
-            failure = self._delete([waiting.deletion for waiting in batch])
+            failure: OSError | None = None
+            try:
+                with Handle() as own:
+                    bulk.delete(own, self._next_batch())
+            except OSError as error:
+                failure = error
             with self._lock:
                 left = [waiting for many in self._asked.values() for waiting in many]
                 self._asked = {}
+                self._events.hear_links(on=False)
             for waiting in left:
                 waiting.tell(failure or waiting.deletion.error)
 
-    def _delete(self, deletions: list[bulk.Deletion]) -> OSError | None:
-        """Carry out a batch; the failure of all of it."""
-        try:
+    def _next_batch(self) -> list[bulk.Deletion]:
+        """Take what is pending, and listen for its end."""
+        with self._lock:
+            batch, self._pending = self._pending, []
+            for waiting in batch:
+                self._asked.setdefault(waiting.deletion.index, []).append(waiting)
             self._events.hear_links(on=True)
-            try:
-                with Handle() as own:
-                    bulk.delete(own, deletions)
-            finally:
-                self._events.hear_links(on=False)
-        except OSError as error:
-            return error
-        return None
+        return [waiting.deletion for waiting in batch]
 
     def _listen(self) -> None:
         while True:
@@ -106,8 +104,9 @@ class Deleter:
                 gone = [end_of(message) for message in self._events.wait(None)]
             except OSError:
                 continue  # some were lost: the end of the batch tells those who still wait
-            for index in gone:
-                with self._lock:
-                    found = self._asked.pop(index, [])
-                for waiting in found:
-                    waiting.tell(None)
+            with self._lock:
+                found = [waiting for index in gone for waiting in self._asked.pop(index, [])]
+                if found and not self._asked:
+                    self._events.hear_links(on=False)  # the rest would be about others' links
+            for waiting in found:
+                waiting.tell(None)
