@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import _thread
 
-from cni_flannel.kernel import bulk
+from cni_flannel.kernel import bulk, rtnl
 from cni_flannel.kernel.events import Events
 from cni_flannel.kernel.handle import Handle
-from cni_flannel.kernel.link import end_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class _Waiting:
 
     def __init__(self, deletion: bulk.Deletion) -> None:
         self.deletion = deletion
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
         self._told = _thread.allocate_lock()
         self._told.acquire()
 
@@ -40,7 +39,7 @@ class _Waiting:
         if self.failure is not None:
             raise self.failure
 
-    def tell(self, failure: OSError | None) -> None:
+    def tell(self, failure: Exception | None) -> None:
         """Let the call go on; not twice."""
         self.failure = failure
         self._told.release()
@@ -76,11 +75,11 @@ class Deleter:
     def _work(self) -> None:
         while True:
             self._arrived.acquire()
-            failure: OSError | None = None
+            failure: Exception | None = None
             try:
                 with Handle() as own:
                     bulk.delete(own, self._next_batch())
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
                 failure = error
             with self._lock:
                 left = [waiting for many in self._asked.values() for waiting in many]
@@ -101,7 +100,7 @@ class Deleter:
     def _listen(self) -> None:
         while True:
             try:
-                gone = [end_of(message) for message in self._events.wait(None)]
+                gone = [rtnl.end_of(message) for message in self._events.wait(None)]
             except OSError:
                 continue  # some were lost: the end of the batch tells those who still wait
             with self._lock:
