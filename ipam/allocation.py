@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ipam.request import Request
     from ipam.store import Store
 
+_ROUNDING_S = 1e-6  # of a file's time as a float
 _PROBES = 64  # taken addresses in a row after which one listing is cheaper
 
 
@@ -177,6 +178,20 @@ class Allocation:
         lease = self._store.lease(str(address))
         if lease is None:
             return True
-        witness = Witness(self._conf.name, self._results_dir)
-        reason = sweep.proof(self._store, lease, witness)
+        reason = _made_by(self._args, lease.mtime)
+        reason = reason or sweep.proof(
+            self._store, lease, Witness(self._conf.name, self._results_dir)
+        )
         return bool(reason) and not sweep.free(self._store, lease, reason, self._args.note)
+
+
+def _made_by(args: Args, mtime: float) -> str:
+    """Why a lease of this attachment is known to be the call's own, or "".
+
+    A launcher starts us with ``CNI_FLANNEL_CALL`` when a resident process had begun the call and
+    did not answer; it ends in the time at which that began, in nanoseconds.
+    """
+    start = args.environ.get("CNI_FLANNEL_CALL", "").rpartition("-")[2]
+    if args.resident is not None or not start.isdecimal() or mtime < int(start) / 1e9 - _ROUNDING_S:
+        return ""
+    return "this call leased it, in a process that did not answer"

@@ -12,9 +12,8 @@ import os
 
 from cni import errors
 from cni.errors import CNIError
-from cni_flannel.kernel import netns
+from cni_flannel.kernel import netns, rtnl
 from cni_flannel.kernel.handle import Handle
-from cni_flannel.kernel.link_setup import del_link
 from cni_flannel.kernel.nlmsg import GONE, NetlinkError
 
 TYPE_CHECKING = False
@@ -135,7 +134,7 @@ class Ends:
         def work() -> None:
             # The child's own: two processes on one socket take each other's answers.
             with Handle() as own:
-                _drop(own, [*removals, del_link(index)])
+                _drop(own, [*removals, rtnl.del_link(index)])
 
         handover.run(work, index)
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import os
 
-from cni_flannel.kernel.link import dump_links, group_of
-from cni_flannel.kernel.link_setup import del_group, del_link, set_link
+from cni_flannel.kernel import rtnl
 from cni_flannel.kernel.nlmsg import GONE, NetlinkError
 
 TYPE_CHECKING = False
@@ -50,9 +49,9 @@ def delete(handle: Handle, deletions: Sequence[Deletion]) -> None:
     requests = [
         (deletion, message)
         for deletion in deletions
-        for message in (*deletion.before, set_link(deletion.index, group=group))
+        for message in (*deletion.before, rtnl.set_link(deletion.index, group=group))
     ]
-    refusals = _execute(handle, [*(message for _, message in requests), del_group(group)])
+    refusals = _execute(handle, [*(message for _, message in requests), rtnl.del_group(group)])
     whole = refusals.pop(len(requests), None)
     for position, refusal in refusals.items():
         requests[position][0].error = refusal
@@ -62,7 +61,7 @@ def delete(handle: Handle, deletions: Sequence[Deletion]) -> None:
 
 def free_group(handle: Handle) -> int:
     """A number of a group that no link is in; 0 if none was found."""
-    taken = {group_of(message) for message in handle.dump(dump_links())}
+    taken = {rtnl.group_of(message) for message in handle.dump(rtnl.dump_links())}
     for _ in range(_ATTEMPTS):
         # far from the small numbers that people choose
         group = int.from_bytes(os.urandom(4), "little") & 0x3FFFFFFF | 0x40000000
@@ -77,7 +76,7 @@ def _one_by_one(
     requests = [
         (number, message)
         for number, deletion in enumerate(deletions)
-        for message in (*deletion.before, del_link(deletion.index))
+        for message in (*deletion.before, rtnl.del_link(deletion.index))
     ]
     for position, refusal in _execute(handle, [message for _, message in requests]).items():
         (tell or deletions)[requests[position][0]].error = refusal

@@ -16,7 +16,7 @@ import errno
 import os
 
 from cni.native import Held
-from cni_flannel.kernel import events, link
+from cni_flannel.kernel import events, rtnl
 from cni_flannel.kernel.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
@@ -82,7 +82,7 @@ def _is_gone(heard: events.Events, index: int, answer: int) -> bool:
         ready = [fd for fd, _ in poll.poll()]
         if heard.fileno() in ready:
             try:
-                if any(link.end_of(message) == index for message in heard.wait(0)):
+                if any(rtnl.end_of(message) == index for message in heard.wait(0)):
                     return True
             except OSError:  # some were lost, perhaps this one
                 poll.unregister(heard.fileno())

@@ -94,7 +94,7 @@ def call_name() -> str:
     """A name for a call, which what it makes can be known by: random hex digits, then the time.
 
     The launcher hands it to the frozen executable, should no answer come: see
-    ``cni_flannel.bridge.ends.mac_of_call`` and ``ipam.own``.  The time is that of the clock which
+    ``bridge.ends.mac_of_call`` and ``ipam.allocation``.  The time is that of the clock which
     file times are taken from.
     """
     return f"{os.urandom(6).hex()}-{time.clock_gettime_ns(_COARSE)}"

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import _thread
 
-from cni_flannel.kernel import bulk
+from cni_flannel.kernel import bulk, rtnl
 from cni_flannel.kernel.events import Events
 from cni_flannel.kernel.handle import Handle
-from cni_flannel.kernel.link import end_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class _Waiting:
 
     def __init__(self, deletion: bulk.Deletion) -> None:
         self.deletion = deletion
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
         self._told = _thread.allocate_lock()
         self._told.acquire()
 
@@ -40,7 +39,7 @@ class _Waiting:
         if self.failure is not None:
             raise self.failure
 
-    def tell(self, failure: OSError | None) -> None:
+    def tell(self, failure: Exception | None) -> None:
         """Let the call go on; not twice."""
         self.failure = failure
         self._told.release()
@@ -76,38 +75,37 @@ class Deleter:
     def _work(self) -> None:
         while True:
             self._arrived.acquire()
-            with self._lock:
-                batch, self._pending = self._pending, []
-                for waiting in batch:
-                    self._asked.setdefault(waiting.deletion.index, []).append(waiting)
-            failure = self._delete([waiting.deletion for waiting in batch])
+            failure: Exception | None = None
+            try:
+                with Handle() as own:
+                    bulk.delete(own, self._next_batch())
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are told
+                failure = error
             with self._lock:
                 left = [waiting for many in self._asked.values() for waiting in many]
                 self._asked = {}
+                self._events.hear_links(on=False)
             for waiting in left:
                 waiting.tell(failure or waiting.deletion.error)
 
-    def _delete(self, deletions: list[bulk.Deletion]) -> OSError | None:
-        """Carry out a batch; the failure of all of it."""
-        try:
+    def _next_batch(self) -> list[bulk.Deletion]:
+        """Take what is pending, and listen for its end."""
+        with self._lock:
+            batch, self._pending = self._pending, []
+            for waiting in batch:
+                self._asked.setdefault(waiting.deletion.index, []).append(waiting)
             self._events.hear_links(on=True)
-            try:
-                with Handle() as own:
-                    bulk.delete(own, deletions)
-            finally:
-                self._events.hear_links(on=False)
-        except OSError as error:
-            return error
-        return None
+        return [waiting.deletion for waiting in batch]
 
     def _listen(self) -> None:
         while True:
             try:
-                gone = [end_of(message) for message in self._events.wait(None)]
+                gone = [rtnl.end_of(message) for message in self._events.wait(None)]
             except OSError:
                 continue  # some were lost: the end of the batch tells those who still wait
-            for index in gone:
-                with self._lock:
-                    found = self._asked.pop(index, [])
-                for waiting in found:
-                    waiting.tell(None)
+            with self._lock:
+                found = [waiting for index in gone for waiting in self._asked.pop(index, [])]
+                if found and not self._asked:
+                    self._events.hear_links(on=False)  # the rest would be about others' links
+            for waiting in found:
+                waiting.tell(None)

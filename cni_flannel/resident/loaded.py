@@ -32,5 +32,7 @@ import ipam.daemon
 import ipam.failure
 import ipam.lock
 import ipam.resolv
+import ipam.subnet_env
 import ipam.sweep
 import ipam.verify
+import ipam.witness
