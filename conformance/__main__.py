@@ -24,6 +24,7 @@ VERBS = {
     "soak": ("conformance.stress.soak", "thousands of ADD and DEL, everything counted"),
     "fuzz": ("conformance.stress.fuzz", "random environment, stdin and files"),
     "hostile": ("conformance.stress.hostile", "names and files that try to get out"),
+    "server-crash": ("conformance.server.crash", "the resident process killed at system calls"),
 }
 
 
