@@ -34,6 +34,9 @@ PROGRAMS: dict[str, Plugin] = {"flannel": flannel, "bridge": bridge, "host-local
 LIMIT_S = 120.0
 """A delegate is stopped after this.  All other waits have their own, shorter bounds."""
 
+ROOM = 32
+"""Descriptors that must be free when a call begins; it needs half of them."""
+
 OWN_NETNS = "/proc/thread-self/ns/net"
 _COARSE = 5  # CLOCK_REALTIME_COARSE
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
@@ -72,6 +75,7 @@ def serve(
     ``log`` gets a line for each call that is served, before its launcher can know the answer.
     """
     _require_root(connection)
+    _require_room(connection.fileno())
     name = call_name()
     protocol.greet(connection, name)
     with protocol.read_request(connection) as request:
@@ -126,6 +130,13 @@ def _require_root(connection: socket.socket) -> None:
     )
     if uid != 0:
         raise Refused(f"process {pid} has the user id {uid}, not root's")
+
+
+def _require_room(newest: int) -> None:
+    """Refuse what could fail for want of descriptors: a process of its own has enough of them."""
+    limit = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE as it is now
+    if newest + ROOM > limit:  # the kernel gives the lowest number that is free
+        raise Refused(f"descriptor {newest} of at most {limit}: too few are left for a call")
 
 
 def _require_same_network(request: Request) -> None:

@@ -13,10 +13,10 @@ import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 from conformance.server import struck
-from conformance.server.judge import judge_add, judge_del, options, resident_of, wait_until
+from conformance.server.site import Site, options, wait_until
 from conformance.stress import pool
 from conformance.stress.figure import Figure, Tally
-from conformance.stress.scene import KINDS, Scene
+from conformance.stress.scene import KINDS
 from conformance.stress.verdict import brief, code_of, complaints
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ class Strike(NamedTuple):
     signal: str
 
 
-def strikes(scene: Scene, every: int, stops: int) -> list[Strike]:
+def strikes(site: Site, every: int, stops: int) -> list[Strike]:
     """Record an ADD and a DEL of the resident process; the places of both."""
-    resident = resident_of(scene)
+    resident = site.resident
     found = []
-    scene.begin()
+    site.begin()
     for victim in ("ADD", "DEL"):
         with struck.recording(resident):
-            done = scene.call(victim)
+            done = site.call(victim)
         assert done.status == 0, done
         places = struck.recorded(resident)
         found += [Strike(victim, place, "KILL") for place in places[::every]]
@@ -59,60 +59,58 @@ def spread_over(places: list[Place], number: int) -> list[Place]:
     return [places[int(step * (position + 1))] for position in range(number)]
 
 
-def try_strike(scene: Scene, strike: Strike) -> Tally:
+def try_strike(site: Site, strike: Strike) -> Tally:
     """Strike once; what was wrong."""
     counts = {f"{strike.signal}s tried": 1}
     try:
-        problems = _try_strike(scene, strike, counts)
+        problems = _try_strike(site, strike, counts)
     except subprocess.TimeoutExpired as error:
         problems = [f"no end after {error.timeout:g} s"]
     if problems:
-        resident_of(scene).restart()
-        scene.restart()
-    where = f"{scene.kind} {strike.victim}, {strike.signal} at {strike.place}"
+        site.resident.kill()
+        site.restart()
+    where = f"{site.kind} {strike.victim}, {strike.signal} at {strike.place}"
     return Tally(counts, [f"{where}: {problem}" for problem in problems])
 
 
-def _try_strike(scene: Scene, strike: Strike, counts: dict[str, int]) -> list[str]:
-    resident = resident_of(scene)
-    scene.begin()
-    problems = judge_add(scene, scene.call("ADD")) if strike.victim == "DEL" else []
+def _try_strike(site: Site, strike: Strike, counts: dict[str, int]) -> list[str]:
+    resident = site.resident
+    site.begin()
+    problems = site.judge_add(site.call("ADD")) if strike.victim == "DEL" else []
     with struck.striking(resident, strike.place, f"signal={strike.signal}"):
-        done = scene.call(strike.victim)
+        done = site.call(strike.victim)
         if strike.signal == "STOP":
-            _go_on(scene)
+            _go_on(site)
     resident.forget()
     if strike.signal == "KILL" and wait_until(lambda: not resident.is_alive, _SETTLE_S):
         resident.start()
     elif strike.signal == "KILL":
         counts["not reached"] = 1
-    problems += _judge(scene, strike, done, counts)
+    problems += _judge(site, strike, done, counts)
     return problems
 
 
-def _judge(scene: Scene, strike: Strike, done: Outcome, counts: dict[str, int]) -> list[str]:
+def _judge(site: Site, strike: Strike, done: Outcome, counts: dict[str, int]) -> list[str]:
     """Judge the answer and what there is; then the attachment goes, and nothing is left of it."""
     problems = []
     if strike.signal == "STOP" and code_of(done) == _TRY_AGAIN_LATER:
         counts["told to try again"] = 1  # the stopped process holds a lock
         problems = complaints(done)
     elif strike.victim == "ADD":
-        problems = judge_add(scene, done)
+        problems = site.judge_add(done)
     else:
-        problems = judge_del(scene, done)
-    problems += judge_del(scene, scene.call("DEL"))
+        problems = site.judge_del(done)
+    problems += site.judge_del(site.call("DEL"))
     return [*problems, f"the call said {brief(done)}"] if problems else []
 
 
-def _go_on(scene: Scene) -> None:
+def _go_on(site: Site) -> None:
     """Let a stopped process go on, and wait until it has ended what it was about."""
-    resident = resident_of(scene)
+    resident = site.resident
     told = resident.log()
     resident.kill(signal.SIGCONT)
     wait_until(lambda: resident.log() != told, _SETTLE_S)
-    before = None
-    while before != (before := scene.traits()):
-        continue
+    site.settle()
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -129,9 +127,9 @@ def main(argv: list[str]) -> int:
     figure = Figure("server-crash", ("KILLs tried", "not reached"), as_json=args.json)
     for kind in args.kind or KINDS:
         place = (args.bin_dir, kind)
-        with Scene(*place) as scene:
-            todo = strikes(scene, args.every, args.stops)
-        for number, tally in enumerate(pool.spread(args.jobs, Scene, place, try_strike, todo), 1):
+        with Site(*place) as site:
+            todo = strikes(site, args.every, args.stops)
+        for number, tally in enumerate(pool.spread(args.jobs, Site, place, try_strike, todo), 1):
             figure.add(tally)
             figure.progress(f"{kind}: {number} of {len(todo)}")
     return figure.finish()

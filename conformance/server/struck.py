@@ -39,6 +39,8 @@ class Struck:
         )
         deadline = time.monotonic() + _PATIENCE_S
         while not _is_traced(pid):
+            if not self.resident.is_alive:
+                break  # a thread that waits has been struck as strace interrupted it
             assert self.strace.poll() is None, f"{command}: ended with {self.strace.returncode}"
             assert time.monotonic() < deadline, f"{command}: not attached"
             time.sleep(0.002)

@@ -53,7 +53,12 @@ def network(kind: str, plugin: str) -> dict[str, Any]:
 
 
 class Scene:
-    """A world with one network and a pod; a context manager."""
+    """A world with one network and a pod; a context manager.
+
+    A call that takes longer than `deadline_s` is killed: subprocess.TimeoutExpired.
+    """
+
+    deadline_s = DEADLINE_S
 
     def __init__(self, bin_dir: Path, kind: str, plugin: str = "flannel") -> None:
         self.kind = kind
@@ -115,7 +120,7 @@ class Scene:
             json.dumps(self.conf | changes),
             environ,
             check=False,
-            timeout=DEADLINE_S,
+            timeout=self.deadline_s,
         )
 
     def left(self) -> list[str]:
