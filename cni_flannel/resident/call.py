@@ -17,6 +17,7 @@ from cni.native import socket
 from cni_flannel import plugin as flannel
 from cni_flannel.bridge import plugin as bridge
 from cni_flannel.resident import protocol
+from cni_flannel.resident.orphans import Attachments
 from cni_flannel.resident.protocol import Refused
 from ipam import plugin as host_local
 
@@ -67,31 +68,43 @@ class Lent:
         self._deleter.delete(index, removals)
 
 
-def serve(
-    connection: socket.socket, deleter: Deleter, log: Callable[[str], None] | None = None
-) -> None:
-    """Serve one connection.  Refused if it gets no answer; OSError if it ends early.
+class Service:
+    """What all calls share; ``serve`` is called by many threads.
 
     ``log`` gets a line for each call that is served, before its launcher can know the answer.
     """
-    _require_root(connection)
-    _require_room(connection.fileno())
-    name = call_name()
-    protocol.greet(connection, name)
-    with protocol.read_request(connection) as request:
-        _require_same_network(request)
-        if request.program not in PROGRAMS:
-            raise Refused(f"no program {request.program!r}")
+
+    __slots__ = ("_attachments", "_deleter", "_log")
+
+    def __init__(self, deleter: Deleter, log: Callable[[str], None] | None = None) -> None:
+        self._deleter = deleter
+        self._log = log
+        self._attachments = Attachments()
+
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one connection.  Refused if it gets no answer; OSError if it ends early."""
+        _require_root(connection)
+        _require_room(connection.fileno())
+        name = call_name()
+        protocol.greet(connection, name)
+        with protocol.read_request(connection) as request:
+            _require_same_network(request)
+            if request.program not in PROGRAMS:
+                raise Refused(f"no program {request.program!r}")
+            request.environ["CNI_FLANNEL_CALL"] = name
+            with self._attachments.call(request.environ, connection.fileno()):
+                answer = self._run(request, connection.fileno())
+        protocol.reply(connection, *answer)
+
+    def _run(self, request: Request, connection: int) -> tuple[int, bytes, bytes]:
         # It may have waited long for one of us, and by now do the work itself.
-        if protocol.has_hung_up(connection.fileno()):
+        if protocol.has_hung_up(connection):
             raise Refused("the caller has given up")
-        request.environ["CNI_FLANNEL_CALL"] = name
-        lent = Lent(request.netns, connection.fileno(), deleter)
         start = time.monotonic()
-        status, stdout, stderr = run(request, lent)
-        if log is not None:
-            log(_line(request, status, time.monotonic() - start))
-    protocol.reply(connection, status, stdout, stderr)
+        answer = run(request, Lent(request.netns, connection, self._deleter))
+        if self._log is not None:
+            self._log(_line(request, answer[0], time.monotonic() - start))
+        return answer
 
 
 def call_name() -> str:

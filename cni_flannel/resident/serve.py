@@ -93,7 +93,7 @@ def _serve(path: str, logs_calls: bool) -> None:  # noqa: FBT001 - as they come 
 def _started(listener: socket.socket, log: Callable[[str], None] | None) -> Server:
     deleter = Deleter()
     deleter.start()
-    server = Server(listener, lambda connection: call.serve(connection, deleter, log), _tell)
+    server = Server(listener, call.Service(deleter, log).serve, _tell)
     server.keep(THREADS)
     return server
 
