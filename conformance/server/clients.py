@@ -85,17 +85,16 @@ def slow(site: Site) -> list[str]:
 
 def crowd(site: Site) -> list[str]:
     """Very many connections that say nothing; a launcher's call succeeds all the same."""
-    connections = []
+    connections: list[socket.socket] = []
     try:
-        for _ in range(CROWD):
-            connections.append(client.connected(site))
+        connections.extend(client.connected(site) for _ in range(CROWD))
         return site.judge_life()
     finally:
         for connection in connections:
             connection.close()
 
 
-# ----------------------------------------------------------------------- requests with something odd
+# ---------------------------------------------------------------------- requests with something odd
 
 
 def headers(site: Site) -> list[str]:
