@@ -67,7 +67,8 @@ def test_what_goes_before_a_link_goes_with_it() -> None:
                 for index, address in zip(indexes, addresses, strict=False)
             ],
         )
-        assert [str(entry.address) for entry in handle.neighbours(bridge, 4)] == ["10.0.0.4"]
+        known = {entry.address for entry in handle.neighbours(bridge, 4)}
+        assert known.intersection(addresses) == {addresses[2]}
         assert names(handle) == {"cni0"}
 
 
