@@ -35,7 +35,6 @@ LIMIT_S = 120.0
 """A delegate is stopped after this.  All other waits have their own, shorter bounds."""
 
 OWN_NETNS = "/proc/thread-self/ns/net"
-_COARSE = 5  # CLOCK_REALTIME_COARSE
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 
 
@@ -86,10 +85,9 @@ def call_name() -> str:
     """A name for a call, which what it makes can be known by: random hex digits, then the time.
 
     The launcher hands it to the frozen executable, should no answer come: see
-    ``bridge.ends.mac_of_call`` and ``ipam.allocation``.  The time is that of the clock which
-    file times are taken from.
+    ``bridge.ends.mac_of_call`` and ``ipam.allocation``.
     """
-    return f"{os.urandom(6).hex()}-{time.clock_gettime_ns(_COARSE)}"
+    return f"{os.urandom(6).hex()}-{time.time_ns()}"
 
 
 def run(request: Request, lent: Lent) -> tuple[int, bytes, bytes]:

@@ -6,6 +6,7 @@ resident process has served it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -38,9 +39,11 @@ class Resident:
 
     def lonely(self, name: str = "flannel") -> str:
         """A launcher that has no frozen executable to become."""
-        content = (self.folder / "launcher" / "flannel").read_bytes()
-        self.node.path(self.node.write(f"/run/lonely/bin/{name}", content)).chmod(0o755)
-        return f"/run/lonely/bin/{name}"
+        path = f"/run/lonely/bin/{name}"
+        if not self.node.path(path).exists():
+            content = (self.folder / "launcher" / "flannel").read_bytes()
+            self.node.path(self.node.write(path, content)).chmod(0o755)
+        return path
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start `flannel serve` and wait until it does."""
@@ -48,6 +51,7 @@ class Resident:
         self.server = self.node.popen(argv, **options)
         path = arguments[1] if arguments else SOCKET
         eventually(lambda: answers(self.node.path(path)), "the server answers")
+        eventually(lambda: not self.busy(), "it is through with our question")
         return self.server
 
     def call(self, command: str, pod: str = "a", conf: Any = CONF, **options: Any) -> Outcome:
@@ -65,10 +69,17 @@ class Resident:
         tasks = Path(f"/proc/{self.pid()}/task")
         return {task.name: os.readlink(task / "ns" / "net") for task in tasks.iterdir()}
 
+    def busy(self) -> bool:
+        """Whether the server has a connection, beside the sockets that it listens with."""
+        return len([one for one in self.descriptors() if one.startswith("socket:")]) > 2
+
     def descriptors(self) -> list[str]:
-        """What the server has open, but for namespaces of pods that a call is about to close."""
-        folder = Path(f"/proc/{self.pid()}/fd")
-        return sorted(f"{file.name} {os.readlink(file)}" for file in folder.iterdir())
+        """What the server has open, standard streams left out."""
+        folder, found = Path(f"/proc/{self.pid()}/fd"), []
+        for name in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.append((int(name), os.readlink(folder / name)))
+        return [target for number, target in sorted(found) if number > 2]
 
 
 def answers(path: Path) -> bool:
