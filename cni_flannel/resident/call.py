@@ -72,9 +72,6 @@ def serve(connection: socket.socket, deleter: Deleter) -> None:
         _require_same_network(request)
         if request.program not in PROGRAMS:
             raise Refused(f"no program {request.program!r}")
-        # It may have waited long for one of us, and by now do the work itself.
-        if protocol.has_hung_up(connection.fileno()):
-            raise Refused("the caller has given up")
         request.environ["CNI_FLANNEL_CALL"] = name
         lent = Lent(request.netns, connection.fileno(), deleter)
         status, stdout, stderr = run(request, lent)
@@ -94,6 +91,7 @@ def run(request: Request, lent: Lent) -> tuple[int, bytes, bytes]:
     """Run the verb; exit status, stdout, stderr.  Whatever it raises becomes a CNI error."""
     notes: list[str] = []
     try:
+        lent.require_caller()  # it may have waited long for one of us, and do the work itself now
         status, stdout = skel.call(
             PROGRAMS[request.program], request.environ, request.stdin, notes.append, lent
         )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.kernel.conftest import Node, Outcome
 
+THREADS, EPOLL = 64, "anon_inode:[eventpoll]"
 SOCKET = "/run/cni-flannel/cni.sock"
 HEADER, REPLY = struct.Struct("=4sII"), struct.Struct("=III")
 GREETING = struct.pack("=4sI56s", b"CNIr", 1, b"0123456789ab-1")
@@ -52,6 +53,7 @@ class Resident:
         path = arguments[1] if arguments else SOCKET
         eventually(lambda: answers(self.node.path(path)), "the server answers")
         eventually(lambda: not self.busy(), "it is through with our question")
+        eventually(lambda: self.descriptors().count(EPOLL) == THREADS, "all threads wait")
         return self.server
 
     def call(self, command: str, pod: str = "a", conf: Any = CONF, **options: Any) -> Outcome:

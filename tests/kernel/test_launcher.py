@@ -146,8 +146,9 @@ def test_a_server_that_is_not_roots(resident: Resident) -> None:
     argv = [sys.executable, "-Ic", program, SOCKET]
     liar = resident.node.popen(argv, stdout=subprocess.PIPE)
     assert liar.stdout is not None
-    assert liar.stdout.readline() == b"ready\n"
-    served(resident)
+    with liar.stdout as said:
+        assert said.readline() == b"ready\n"
+        served(resident)
 
 
 def test_a_caller_in_another_network(resident: Resident) -> None:
