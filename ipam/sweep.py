@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 def dead(store: Store, range_set: RangeSet, witness: Witness) -> Iterator[tuple[Lease, str]]:
     """Give the leases of a range set that nobody can be using, each with the proof."""
-    _place_all(store, witness)
-    for lease in store.leases():
+    leases = list(store.leases())
+    _place_all(store, witness, leases)
+    for lease in leases:
         if range_set.range_of(parse_address(lease.name)) is None:
             continue
         reason = "the file is empty" if not lease.content.strip() else proof(store, lease, witness)
@@ -49,11 +50,11 @@ def collect(
     note: Callable[[str], None],
 ) -> list[CNIError]:
     """Free what is not in `valid`; without it (None) only the provably dead. Returns failures."""
-    errors: list[CNIError] = []
+    leases, errors = _readable(store)
     containers = {container_id for container_id, _ in valid or ()}
     if valid is None:
-        _place_all(store, witness)
-    for lease in store.leases():
+        _place_all(store, witness, leases)
+    for lease in leases:
         if not lease.content.strip():
             reason = "the file is empty"
         elif valid is None:
@@ -86,9 +87,25 @@ def proof(store: Store, lease: Lease, witness: Witness) -> str:
     return witness.proof_of_death(lease.owner, lease.mtime, entry)
 
 
-def _place_all(store: Store, witness: Witness) -> None:
+def _readable(store: Store) -> tuple[list[Lease], list[CNIError]]:
+    """Read every lease; one that cannot be read keeps the others from nothing."""
+    leases: list[Lease] = []
+    errors: list[CNIError] = []
+    for name in store.names():
+        try:
+            lease = store.lease(name)
+        except OSError as failure:
+            named = OSError(failure.errno, failure.strerror, name)
+            errors.append(io_error("failed to read a lease", store.path, named))
+            continue
+        if lease is not None:
+            leases.append(lease)
+    return leases, errors
+
+
+def _place_all(store: Store, witness: Witness, leases: list[Lease]) -> None:
     """Tell the witness where everybody is whose namespace is still at its path."""
-    for lease in store.leases():
+    for lease in leases:
         entry = store.index.read(lease.owner) if lease.owner is not None else None
         if lease.owner is not None and entry is not None and entry.netns_id:
             witness.place(lease.owner[0], entry.netns_path, entry.netns_id)
