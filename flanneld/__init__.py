@@ -1,0 +1,1 @@
+"""The node daemon: leases this node's subnet, programs the paths to all others, writes subnet.env."""
