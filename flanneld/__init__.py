@@ -1,1 +1,4 @@
-"""The node daemon: leases this node's subnet, programs the paths to all others, writes subnet.env."""
+"""The node daemon: leases a subnet for its node, programs the paths to all others.
+
+Writes the ``subnet.env`` that the pair of plugins reads.
+"""

@@ -1,6 +1,6 @@
 """What nodes tell one another: a subnet, who holds it, and how its pods are reached.
 
-Values only.  How a store spells them is in ``subnet``; what the kernel makes of them in ``backend``.
+Values only.  How a store spells them is in ``subnet``; what becomes of them in ``backend``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Lease:
 
     @property
     def key(self) -> str:
-        """The two subnets as the stores spell them: ``10.1.2.0-24`` or ``10.1.2.0-24&fd00::-64``."""
+        """The subnets as stores spell them: ``10.1.2.0-24``, ``10.1.2.0-24&fd00::-64``."""
         parts = [
             f"{subnet.network_address}-{subnet.prefixlen}"
             for subnet in (self.subnet, self.subnet6)

@@ -1,1 +1,1 @@
-"""How the pods of a peer are reached: one module a backend, all of them planners without a system call."""
+"""How the pods of a peer are reached: one module a backend, planners without a system call."""

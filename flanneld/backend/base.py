@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
-    from flanneld.config import NetConf
     from flanneld.desired import Desired
     from flanneld.lease import Attributes, Lease
 
@@ -56,6 +55,8 @@ class Backend(Protocol):
         """Give the MTU of pods in bytes, for ``FLANNEL_MTU``: the least of the families' ones."""
         ...
 
-    def plan(self, own: Lease, peers: Iterable[Lease], external: External, identity: Identity) -> Desired:
+    def plan(
+        self, own: Lease, peers: Iterable[Lease], external: External, identity: Identity
+    ) -> Desired:
         """Plan this node's devices, and the paths to all peers by the type each publishes."""
         ...
