@@ -119,7 +119,7 @@ set_up() {
 inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
-        find cni ipam cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' \) -print0 |
+        find cni ipam netlink cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
 }

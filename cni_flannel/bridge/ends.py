@@ -12,9 +12,9 @@ import os
 
 from cni import errors
 from cni.errors import CNIError
-from cni_flannel.kernel import netns
-from cni_flannel.kernel.handle import RTMGRP_IPV6_IFADDR, Events, Handle
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import netns
+from netlink.handle import RTMGRP_IPV6_IFADDR, Events, Handle
+from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 ALONE_TIMEOUT_S = 10.0
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO)

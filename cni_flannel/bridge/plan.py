@@ -20,7 +20,7 @@ from cni_flannel.bridge.steps_node import (
     RepairBridge,
 )
 from cni_flannel.bridge.steps_pod import AddVeth, ConfigurePod, Finish, PodSysctls, PortVlans
-from cni_flannel.kernel.link import IFF_PROMISC
+from netlink.link import IFF_PROMISC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cni_flannel.bridge.layer3 import Layer3
     from cni_flannel.bridge.node import Node
     from cni_flannel.bridge.steps import Step
-    from cni_flannel.kernel.link import Link
+    from netlink.link import Link
 
 DEFAULT_MTU = 1500  # what the kernel gives a veth (ETH_DATA_LEN, linux/if_ether.h)
 

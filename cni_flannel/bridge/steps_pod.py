@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 
 from cni_flannel.bridge.steps import VLAN_FILTERING, Step
-from cni_flannel.kernel import rtnl, sysctl
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import rtnl, sysctl
+from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from cni.cidr import Address, Prefix
     from cni_flannel.bridge.ends import Ends
     from cni_flannel.bridge.layer3 import Route
-    from cni_flannel.kernel.link import Link
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.link import Link
+    from netlink.nlmsg import Message
 
 
 class AddVeth(Step):

@@ -15,7 +15,7 @@ import struct
 
 from cni.errors import KERNEL_REFUSED, CNIError
 from cni.native import socket
-from cni_flannel.kernel import nlmsg
+from netlink import nlmsg
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cni.cidr import parse_prefix
 from cni.errors import INVALID_NETWORK_CONFIG, KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError
 from cni.process import Completed
-from cni_flannel.kernel import iptables, masq, nfnl, nftables, nlmsg, programs
+from cni_flannel.kernel import iptables, masq, nfnl, nftables, programs
+from netlink import nlmsg
 
 if TYPE_CHECKING:
     from pathlib import Path

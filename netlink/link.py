@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 
-from cni_flannel.kernel import nlmsg
-from cni_flannel.kernel.nlmsg import (
+from netlink import nlmsg
+from netlink.nlmsg import (
     Message,
     attr,
     nested,
