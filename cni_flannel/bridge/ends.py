@@ -13,7 +13,7 @@ import os
 from cni import errors
 from cni.errors import CNIError
 from netlink import netns
-from netlink.handle import RTMGRP_IPV6_IFADDR, Events, Handle
+from netlink.handle import RTMGRP_IPV6_IFADDR, RTMGRP_LINK, Events, Handle
 from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
@@ -104,6 +104,10 @@ class Ends:
     def pod_address_events(self) -> Events:
         """What happens to the pod's IPv6 addresses from now on."""
         return Events(RTMGRP_IPV6_IFADDR, self.netns_fd)
+
+    def host_link_events(self) -> Events:
+        """What happens to the host's links from now on."""
+        return Events(RTMGRP_LINK)
 
     def host_index(self, name: str) -> int:
         """The ifindex of a host link; NetlinkError ENODEV if there is none."""
