@@ -90,7 +90,7 @@ def free(store: Store, lease: Lease, reason: str, note: Callable[[str], None]) -
         if lease.owner is not None:
             names.update(str(address) for address in store.held(lease.owner))
     except OSError as error:  # of another lease, and nobody knows whose that is
-        note(f"took back no more than {lease.name}: {store.path}/{error.filename}: {error.strerror}")
+        note(f"took back {lease.name} alone: {store.path}/{error.filename}: {error.strerror}")
     failures = store.release(lease.owner, sorted(names))
     if not failures:
         whose = " ".join(lease.owner).strip() if lease.owner else "nobody"
