@@ -11,7 +11,7 @@ from ipam.failure import io_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cni.errors import CNIError
     from ipam.index import Owner
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 def dead(store: Store, range_set: RangeSet, witness: Witness) -> Iterator[tuple[Lease, str]]:
     """Give the leases of a range set that nobody can be using, each with the proof."""
-    leases = list(store.leases())
-    _place_all(store, witness, leases)
-    for lease in leases:
+    _place_all(store, store.leases(), witness)
+    for lease in store.leases():
         if range_set.range_of(parse_address(lease.name)) is None:
             continue
         reason = "the file is empty" if not lease.content.strip() else proof(store, lease, witness)
@@ -50,11 +49,11 @@ def collect(
     note: Callable[[str], None],
 ) -> list[CNIError]:
     """Free what is not in `valid`; without it (None) only the provably dead. Returns failures."""
-    leases, errors = _readable(store)
+    errors: list[CNIError] = []
     containers = {container_id for container_id, _ in valid or ()}
     if valid is None:
-        _place_all(store, witness, leases)
-    for lease in leases:
+        _place_all(store, _readable(store, []), witness)  # the next round reports
+    for lease in _readable(store, errors):
         if not lease.content.strip():
             reason = "the file is empty"
         elif valid is None:
@@ -69,11 +68,30 @@ def collect(
     return errors
 
 
+def _readable(store: Store, errors: list[CNIError]) -> Iterator[Lease]:
+    """Give every lease; one on a bad block must not keep the others from being collected.
+
+    Each is read when its turn comes: `free` may have taken it away with another of its owner.
+    """
+    for name in sorted(store.names()):
+        try:
+            lease = store.lease(name)
+        except OSError as error:
+            named = OSError(error.errno, error.strerror, name)
+            errors.append(io_error("failed to read a lease", store.path, named))
+            continue
+        if lease is not None:
+            yield lease
+
+
 def free(store: Store, lease: Lease, reason: str, note: Callable[[str], None]) -> list[CNIError]:
     """Free all that the lease's owner holds, and tell; returns what could not be removed."""
     names = {lease.name}
-    if lease.owner is not None:
-        names.update(str(address) for address in store.held(lease.owner))
+    try:
+        if lease.owner is not None:
+            names.update(str(address) for address in store.held(lease.owner))
+    except OSError as error:  # of another lease, and nobody knows whose that is
+        note(f"took back {lease.name} alone: {store.path}/{error.filename}: {error.strerror}")
     failures = store.release(lease.owner, sorted(names))
     if not failures:
         whose = " ".join(lease.owner).strip() if lease.owner else "nobody"
@@ -87,23 +105,7 @@ def proof(store: Store, lease: Lease, witness: Witness) -> str:
     return witness.proof_of_death(lease.owner, lease.mtime, entry)
 
 
-def _readable(store: Store) -> tuple[list[Lease], list[CNIError]]:
-    """Read every lease; one that cannot be read keeps the others from nothing."""
-    leases: list[Lease] = []
-    errors: list[CNIError] = []
-    for name in store.names():
-        try:
-            lease = store.lease(name)
-        except OSError as failure:
-            named = OSError(failure.errno, failure.strerror, name)
-            errors.append(io_error("failed to read a lease", store.path, named))
-            continue
-        if lease is not None:
-            leases.append(lease)
-    return leases, errors
-
-
-def _place_all(store: Store, witness: Witness, leases: list[Lease]) -> None:
+def _place_all(store: Store, leases: Iterable[Lease], witness: Witness) -> None:
     """Tell the witness where everybody is whose namespace is still at its path."""
     for lease in leases:
         entry = store.index.read(lease.owner) if lease.owner is not None else None
