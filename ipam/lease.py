@@ -65,6 +65,9 @@ def read(name: str, dir_fd: int) -> bytes | None:
         return os.read(fd, 4096)
     except IsADirectoryError:
         return None
+    except OSError as error:
+        error.filename = name  # read(2) knows a descriptor only
+        raise
     finally:
         os.close(fd)
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni.types import Plugin
-    from cni_flannel.kernel.nlmsg import Message
     from cni_flannel.resident.deleter import Deleter
     from cni_flannel.resident.protocol import Request
+    from netlink.nlmsg import Message
 
 PROGRAMS: dict[str, Plugin] = {"flannel": flannel, "bridge": bridge, "host-local": host_local}
 

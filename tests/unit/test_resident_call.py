@@ -15,11 +15,11 @@ from cni.errors import CNIError
 from cni_flannel.bridge import ends, links
 from cni_flannel.bridge.steps import run as run_steps
 from cni_flannel.bridge.steps_call import CallerWaits
-from cni_flannel.kernel import rtnl
 from cni_flannel.resident import call as resident_call
 from cni_flannel.resident.call import Lent
 from ipam import plugin as host_local
 from ipam import subnet_env
+from netlink import rtnl
 from tests.unit.fakes import FakeEnds, FakeHandle, pair
 from tests.unit.ipam_node import Node, refused
 from tests.unit.test_cni_invoke import Delegates
