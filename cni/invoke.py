@@ -39,10 +39,11 @@ def find(plugin: str, path: str) -> str:
                 return candidate
         except (OSError, ValueError):
             continue
+    remedy = f"install {plugin} into one of these directories, or correct the type in the conf"
     raise CNIError(
         DELEGATE_FAILED,
         f"failed to find plugin {dumps(plugin)} in path [{' '.join(directories)}]",
-        f"install {plugin} into one of these directories, or correct the type in the conf",
+        remedy if directories else "CNI_PATH has to name the directories of the node's plugins",
     )
 
 

@@ -14,12 +14,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from subprocess import SubprocessError, TimeoutExpired
 from typing import TYPE_CHECKING, NamedTuple
 
 from conformance import report
-from conformance.case import CASES, PLUGINS, SINCE, CaseError, load, spread
+from conformance.case import CASES, PLUGINS, SINCE, VERSIONS, CaseError, load, spread
 from conformance.options import Parser
-from conformance.steps import Play
+from conformance.steps import TIME_LIMIT, Play, one_line
 from conformance.world import World, WorldError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ PASSED, FAILED, LACKING = "passed", "failed", "lacking"
 # Commands that succeed where the kernel has a feature that cases may need.
 FEATURES = {
     "bridge-vlan": "ip link add probe0 type bridge vlan_filtering 1 && ip link del probe0",
+    "iptables-legacy": "iptables-legacy -t nat -S && ip6tables-legacy -t nat -S",
     "ipv6": "test -e /proc/sys/net/ipv6/conf/all",
     "nft-bridge": "nft add table bridge probe && nft delete table bridge probe",
     "strace": "strace -V >/dev/null",
@@ -71,8 +73,8 @@ class Runner:
             play = Play(world, instance)
             try:
                 play.run()
-            except (AssertionError, KeyError, OSError, WorldError) as error:
-                play.failures.append(f"{type(error).__name__}: {error}")
+            except (AssertionError, KeyError, OSError, SubprocessError, WorldError) as error:
+                play.failures.append(one_line(f"{type(error).__name__}: {error}"))
             calls = play.calls
             served = 0
             if world.resident is not None:
@@ -102,16 +104,23 @@ class Runner:
         return ""
 
     def _supported(self, plugin: str) -> list[str] | None:
+        """Ask a plugin for its versions; None if there is no such plugin.
+
+        One that has no VERSION is of 0.1.0, as libcni takes it. One whose answer cannot be read is
+        held to all of them: it fails, and is not passed over.
+        """
         with World(self.bin_dir) as world:
             program = world.program(plugin)
             if not world.path(program).exists():
                 return None
             environ = world.environment("VERSION", "", "", None)
-            done = world.run([program], '{"cniVersion":"1.0.0"}', environ, check=False)
-        try:
-            return list(json.loads(done.stdout)["supportedVersions"])
-        except (ValueError, KeyError, TypeError):
-            return []
+            asked = '{"cniVersion":"1.0.0"}'
+            try:
+                done = world.run([program], asked, environ, check=False, timeout=TIME_LIMIT)
+                document = json.loads(done.stdout)
+                return list(document["supportedVersions"] if done.status == 0 else VERSIONS[:1])
+            except (ValueError, KeyError, TypeError, TimeoutExpired):
+                return list(VERSIONS)
 
     def _has_feature(self, name: str) -> bool:
         with World(self.bin_dir) as world:

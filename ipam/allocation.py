@@ -123,7 +123,8 @@ class Allocation:
         return address
 
     def _reserve(self, addresses: Iterator[Address]) -> Address | None:
-        return self._store.reserve(addresses, owners_of(self._args)[0])
+        owner = owners_of(self._args)[0]
+        return self._store.reserve(addresses, owner, _time_of_call(self._args))
 
     def _check_requested(self, range_set: RangeSet, address: Address) -> None:
         """Refuse what the set never gives, and what somebody holds."""
@@ -185,13 +186,19 @@ class Allocation:
         return bool(reason) and not sweep.free(self._store, lease, reason, self._args.note)
 
 
-def _made_by(args: Args, mtime: float) -> str:
-    """Why a lease of this attachment is known to be the call's own, or "".
+def _time_of_call(args: Args) -> int:
+    """The time that a resident process gave the call, in nanoseconds, or 0: its leases have it.
 
-    A launcher starts us with ``CNI_FLANNEL_CALL`` when a resident process had begun the call and
-    did not answer; it ends in the time at which that began, in nanoseconds.
+    A launcher hands it on (``CNI_FLANNEL_CALL`` ends in it) to the plugin that takes over when no
+    answer came: by it that one knows the leases that this very call has made already.
     """
-    start = args.environ.get("CNI_FLANNEL_CALL", "").rpartition("-")[2]
-    if args.resident is not None or not start.isdecimal() or mtime < int(start) / 1e9 - _ROUNDING_S:
+    time_ns = args.environ.get("CNI_FLANNEL_CALL", "").rpartition("-")[2]
+    return int(time_ns) if time_ns.isascii() and time_ns.isdigit() and len(time_ns) == 19 else 0
+
+
+def _made_by(args: Args, mtime: float) -> str:
+    """Why a lease of this attachment is known to be the call's own, or ""."""
+    time_ns = _time_of_call(args)
+    if not time_ns or abs(mtime - time_ns / 1e9) > _ROUNDING_S:
         return ""
     return "this call leased it, in a process that did not answer"

@@ -12,9 +12,9 @@ import os
 
 from cni import errors
 from cni.errors import CNIError
-from cni_flannel.kernel import netns, rtnl
-from cni_flannel.kernel.handle import Handle
-from cni_flannel.kernel.nlmsg import GONE, NetlinkError
+from netlink import netns, rtnl
+from netlink.handle import Handle
+from netlink.nlmsg import GONE, NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from cni.types import Args, Resident
-    from cni_flannel.kernel.events import Events
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.events import Events
+    from netlink.nlmsg import Message
 
 ALONE_TIMEOUT_S = 10.0
 
@@ -105,9 +105,15 @@ class Ends:
 
     def pod_address_events(self) -> Events:
         """What happens to the pod's IPv6 addresses from now on."""
-        from cni_flannel.kernel.events import RTMGRP_IPV6_IFADDR, Events  # for enabledad alone
+        from netlink.events import RTMGRP_IPV6_IFADDR, Events  # for enabledad alone
 
         return Events(RTMGRP_IPV6_IFADDR, self.netns_fd)
+
+    def host_link_events(self) -> Events:
+        """What happens to the host's links from now on."""
+        from netlink.events import RTMGRP_LINK, Events  # only where a port comes up late
+
+        return Events(RTMGRP_LINK)
 
     def host_index(self, name: str) -> int:
         """The ifindex of a host link; NetlinkError ENODEV if there is none."""

@@ -16,8 +16,8 @@ import errno
 import os
 
 from cni.native import Held
-from cni_flannel.kernel import events, rtnl
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import events, rtnl
+from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

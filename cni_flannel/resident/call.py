@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cni.types import Plugin
-    from cni_flannel.kernel.nlmsg import Message
     from cni_flannel.resident.deleter import Deleter
     from cni_flannel.resident.protocol import Request
+    from netlink.nlmsg import Message
 
 PROGRAMS: dict[str, Plugin] = {"flannel": flannel, "bridge": bridge, "host-local": host_local}
 
@@ -39,7 +39,6 @@ ROOM = 32
 """Descriptors that must be free when a call begins; it needs half of them."""
 
 OWN_NETNS = "/proc/thread-self/ns/net"
-_COARSE = 5  # CLOCK_REALTIME_COARSE
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 
 
@@ -97,9 +96,6 @@ class Service:
         protocol.reply(connection, *answer)
 
     def _run(self, request: Request, connection: int) -> tuple[int, bytes, bytes]:
-        # It may have waited long for one of us, and by now do the work itself.
-        if protocol.has_hung_up(connection):
-            raise Refused("the caller has given up")
         start = time.monotonic()
         answer = run(request, Lent(request.netns, connection, self._deleter))
         if self._log is not None:
@@ -111,16 +107,16 @@ def call_name() -> str:
     """A name for a call, which what it makes can be known by: random hex digits, then the time.
 
     The launcher hands it to the frozen executable, should no answer come: see
-    ``bridge.ends.mac_of_call`` and ``ipam.allocation``.  The time is that of the clock which
-    file times are taken from.
+    ``bridge.ends.mac_of_call`` and ``ipam.allocation``.
     """
-    return f"{os.urandom(6).hex()}-{time.clock_gettime_ns(_COARSE)}"
+    return f"{os.urandom(6).hex()}-{time.time_ns()}"
 
 
 def run(request: Request, lent: Lent) -> tuple[int, bytes, bytes]:
     """Run the verb; exit status, stdout, stderr.  Whatever it raises becomes a CNI error."""
     notes: list[str] = []
     try:
+        lent.require_caller()  # it may have waited long for one of us, and do the work itself now
         status, stdout = skel.call(
             PROGRAMS[request.program], request.environ, request.stdin, notes.append, lent
         )

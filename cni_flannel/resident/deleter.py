@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import _thread
 
-from cni_flannel.kernel import bulk, rtnl
-from cni_flannel.kernel.events import Events
-from cni_flannel.kernel.handle import Handle
+from netlink import bulk, rtnl
+from netlink.events import Events
+from netlink.handle import Handle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 
 class _Waiting:

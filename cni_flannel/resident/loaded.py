@@ -21,12 +21,10 @@ import cni_flannel.bridge.steps_call
 import cni_flannel.bridge.steps_dad
 import cni_flannel.bridge.verify
 import cni_flannel.garbage
-import cni_flannel.kernel.events
 import cni_flannel.kernel.iptables
 import cni_flannel.kernel.macspoof
 import cni_flannel.kernel.masq
 import cni_flannel.kernel.nftables
-import cni_flannel.kernel.port
 import ipam.allocation
 import ipam.daemon
 import ipam.failure
@@ -36,3 +34,5 @@ import ipam.subnet_env
 import ipam.sweep
 import ipam.verify
 import ipam.witness
+import netlink.events
+import netlink.port

@@ -158,7 +158,8 @@ static void ask(const char *verb, const char *netns, int stdin_copy) {
     char *output = malloc(length + 1);
     if (!output || !receive(fd, output, length, deadline)) return;
     write_all(2, output + reply.stdout, reply.stderr);
-    _exit(write_all(1, output, reply.stdout) ? (int)reply.status : 1);
+    if (write_all(1, output, reply.stdout)) _exit(reply.status);
+    dprintf(2, "error writing to stdout: errno %d\n", errno), _exit(1);
 }
 
 static bool append(const char *text) {
@@ -188,8 +189,7 @@ int main(int argc, char **argv) {
     int spare, stdin_copy = -1;
     while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare < 3) continue; // for closed streams
     close(spare);
-    sigemptyset(&note.sa_mask);
-    sigaddset(&note.sa_mask, SIGTERM), sigaddset(&note.sa_mask, SIGINT);
+    sigemptyset(&note.sa_mask), sigaddset(&note.sa_mask, SIGTERM), sigaddset(&note.sa_mask, SIGINT);
     sigprocmask(SIG_BLOCK, NULL, &callers_mask);
     if (is_served(verb, name) && (stdin_copy = copy_of_stdin()) >= 0) {
         sigprocmask(SIG_BLOCK, &note.sa_mask, NULL); // they come while we wait, and only then

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.cidr import parse_address
-from cni_flannel.kernel import bulk, rtnl
-from cni_flannel.kernel.bulk import Deletion
-from cni_flannel.kernel.handle import BATCH, Handle
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import bulk, rtnl
+from netlink.bulk import Deletion
+from netlink.handle import BATCH, Handle
+from netlink.nlmsg import NetlinkError
 from tests.kernel.privatens import needs_root, private
 
 if TYPE_CHECKING:
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 pytestmark = [pytest.mark.kernel, needs_root]
 
@@ -67,7 +67,8 @@ def test_what_goes_before_a_link_goes_with_it() -> None:
                 for index, address in zip(indexes, addresses, strict=False)
             ],
         )
-        assert [str(entry.address) for entry in handle.neighbours(bridge, 4)] == ["10.0.0.4"]
+        known = {entry.address for entry in handle.neighbours(bridge, 4)}
+        assert known.intersection(addresses) == {addresses[2]}
         assert names(handle) == {"cni0"}
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni_flannel.kernel import bulk, rtnl
-from cni_flannel.kernel.handle import Handle
-from cni_flannel.kernel.nlmsg import NetlinkError
 from cni_flannel.resident.deleter import Deleter
+from netlink import bulk, rtnl
+from netlink.handle import Handle
+from netlink.nlmsg import NetlinkError
 from tests.kernel.privatens import needs_root, private
 from tests.kernel.test_bulk import make_pairs, names
 

@@ -3,7 +3,7 @@
 Knows: socket options, sequence numbers, batches, dumps (netlink(7), rtnetlink(7)). Must not
 know: what a message means (``rtnl``). The only place that opens a netlink socket. The kernel
 answers before ``sendmsg`` returns, and continues a dump inside ``recvmsg``, so that no read
-here ever waits: silence is an error, not a hang. (``Events`` waits, for others.)
+here ever waits: silence is an error, not a hang. (``events`` waits, for others.)
 Imports errno, cni.native.
 """
 
@@ -12,15 +12,15 @@ from __future__ import annotations
 import errno
 
 from cni.native import socket
-from cni_flannel.kernel import netns, nlmsg, rtnl
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import netns, nlmsg, rtnl
+from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 BATCH = 128
 """Requests per ``sendmsg``: all their answers must fit in the receive buffer at once."""

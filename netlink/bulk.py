@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import os
 
-from cni_flannel.kernel import rtnl
-from cni_flannel.kernel.nlmsg import GONE, NetlinkError
+from netlink import rtnl
+from netlink.nlmsg import GONE, NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cni_flannel.kernel.handle import Handle
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.handle import Handle
+    from netlink.nlmsg import Message
 
 _ATTEMPTS = 16
 

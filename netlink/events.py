@@ -6,12 +6,12 @@ Knows: subscriptions (netlink(7), linux/rtnetlink.h). Must not know: what a mess
 
 from __future__ import annotations
 
-from cni_flannel.kernel import netns, nlmsg
-from cni_flannel.kernel.handle import BUFFER, SOL_NETLINK, open_socket
+from netlink import netns, nlmsg
+from netlink.handle import BUFFER, SOL_NETLINK, open_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 RTMGRP_LINK = 0x1
 RTMGRP_IPV6_IFADDR = 0x100
