@@ -39,7 +39,7 @@ FEATURES = {
     "iptables-legacy": "iptables-legacy -t nat -S && ip6tables-legacy -t nat -S",
     "ipv6": "test -e /proc/sys/net/ipv6/conf/all",
     "nft-bridge": "nft add table bridge probe && nft delete table bridge probe",
-    # strace, and a plugin that works in the process that is called: server-crash kills the other one
+    # strace, and a plugin that works in the process that is called; server-crash kills the other
     "strace-on-plugins": f"strace -V >/dev/null && ! test -S {SOCKET}",
 }
 
