@@ -119,7 +119,7 @@ set_up() {
 inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
-        find cni ipam cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' \) -print0 |
+        find cni ipam netlink cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
 }
@@ -177,15 +177,21 @@ run_conformance() {
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace \
         /usr/lib/cni/bridge=containernetworking-plugins
     set_up dev
+    set_up fuzz
     build
     locked_off
-    local verb failed=()
-    for verb in "run --spec all --jobs 2" compare runtime containerd podman hostile storm \
-        "fuzz --calls 5000" "soak --cycles 5000" fault crash; do
-        say "conformance: $verb"
-        # shellcheck disable=SC2086 # a verb and its options
-        .venv/bin/python -m conformance $verb || failed+=("${verb%% *}")
+    local verb failed=() figures=build/conformance.txt
+    : >"$figures"
+    for verb in "conformance run --spec all --jobs 2" "conformance compare" "conformance runtime" \
+        "conformance containerd" "conformance podman" "conformance hostile" "conformance storm" \
+        "tests.fuzz" "tests.fuzz --atheris" "conformance fuzz --calls 5000" \
+        "conformance soak --cycles 5000" "conformance fault" "conformance crash"; do
+        say "python -m $verb"
+        # shellcheck disable=SC2086 # a module, a verb and its options
+        .venv/bin/python -m $verb | tee build/conformance.last || failed+=("$verb")
+        printf '%s  (%s)\n' "$(tail -n 1 build/conformance.last)" "python -m $verb" >>"$figures"
     done
+    say "" && cat "$figures" >&2
     [[ ${#failed[@]} -eq 0 ]] || die "conformance failed: ${failed[*]}"
 }
 

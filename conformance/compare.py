@@ -37,11 +37,15 @@ FLANNEL_STATE = "/var/lib/cni/flannel"
 
 
 class Reason(NamedTuple):
-    """An entry of differences.toml: which lines of which cases, and why they may differ."""
+    """An entry of differences.toml: which lines of which cases, and why they may differ.
+
+    `sometimes`: it is a race of the kernel's own, and need not be seen in every run.
+    """
 
     case: str
     where: re.Pattern[str]
     reason: str
+    sometimes: bool
 
     def covers(self, case_id: str, line: str) -> bool:
         """Whether a difference is this one."""
@@ -60,7 +64,12 @@ def read_reasons(path: Path = LISTED) -> list[Reason]:
     """Read differences.toml."""
     entries = tomllib.loads(path.read_text("utf-8"))["difference"]
     return [
-        Reason(entry.get("case", "*"), re.compile(entry["where"]), entry["reason"])
+        Reason(
+            entry.get("case", "*"),
+            re.compile(entry["where"]),
+            entry["reason"],
+            entry.get("sometimes", False),
+        )
         for entry in entries
     ]
 
@@ -205,7 +214,8 @@ def main(argv: list[str]) -> int:
     reasons = read_reasons()
     listed, unlisted = sort_out(done, reasons)
     whole = args.case == "*" and not args.plugin
-    stale = [one.reason for one in reasons if one.reason not in listed] if whole else []
+    constant = [one.reason for one in reasons if not one.sometimes]
+    stale = [reason for reason in constant if reason not in listed] if whole else []
     if args.json:
         print(json.dumps({"listed": listed, "unlisted": unlisted, "stale": stale}, indent=2))
     else:

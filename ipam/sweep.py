@@ -77,7 +77,8 @@ def _readable(store: Store, errors: list[CNIError]) -> Iterator[Lease]:
         try:
             lease = store.lease(name)
         except OSError as error:
-            errors.append(io_error("failed to read a lease", store.path, error))
+            named = OSError(error.errno, error.strerror, name)
+            errors.append(io_error("failed to read a lease", store.path, named))
             continue
         if lease is not None:
             yield lease

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
     from cni_flannel.bridge.layer3 import Layer3
-    from cni_flannel.kernel.link import Link
+    from netlink.link import Link
 
 _ATTEMPTS = 3
 _HURRY_S = 0.5

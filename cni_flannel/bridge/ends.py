@@ -12,9 +12,9 @@ import os
 
 from cni import errors
 from cni.errors import CNIError
-from cni_flannel.kernel import netns
-from cni_flannel.kernel.handle import RTMGRP_IPV6_IFADDR, Events, Handle
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import netns
+from netlink.handle import RTMGRP_IPV6_IFADDR, RTMGRP_LINK, Events, Handle
+from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 ALONE_TIMEOUT_S = 10.0
 _GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO)
@@ -104,6 +104,10 @@ class Ends:
     def pod_address_events(self) -> Events:
         """What happens to the pod's IPv6 addresses from now on."""
         return Events(RTMGRP_IPV6_IFADDR, self.netns_fd)
+
+    def host_link_events(self) -> Events:
+        """What happens to the host's links from now on."""
+        return Events(RTMGRP_LINK)
 
     def host_index(self, name: str) -> int:
         """The ifindex of a host link; NetlinkError ENODEV if there is none."""

@@ -11,14 +11,14 @@ from __future__ import annotations
 from cni import attachment as identity
 from cni import errors
 from cni.errors import AlreadyAttached, CNIError
-from cni_flannel.kernel import rtnl
+from netlink import rtnl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.attachment import Attachment
     from cni_flannel.bridge.ends import Ends
-    from cni_flannel.kernel.handle import Handle
-    from cni_flannel.kernel.link import Link
+    from netlink.handle import Handle
+    from netlink.link import Link
 
 _HEX = "0123456789abcdef"
 

@@ -7,14 +7,14 @@ Imports: ``kernel``, the protocol package.
 
 from __future__ import annotations
 
-from cni_flannel.kernel import rtnl, sysctl
+from netlink import rtnl, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.cidr import Prefix
     from cni_flannel.bridge.conf import BridgeConf
-    from cni_flannel.kernel.handle import Handle
-    from cni_flannel.kernel.link import Link
+    from netlink.handle import Handle
+    from netlink.link import Link
 
 _RTPROT_RA = 9  # linux/rtnetlink.h: a route learned from a router advertisement
 

@@ -19,8 +19,9 @@ from cni_flannel.bridge.steps_node import (
     MoveAddress,
     RepairBridge,
 )
-from cni_flannel.bridge.steps_pod import AddVeth, ConfigurePod, Finish, PodSysctls, PortVlans
-from cni_flannel.kernel.link import IFF_PROMISC
+from cni_flannel.bridge.steps_pod import AddVeth, ConfigurePod, Finish, PodSysctls
+from cni_flannel.bridge.steps_port import AwaitPort, PortVlans
+from netlink.link import IFF_PROMISC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from cni_flannel.bridge.layer3 import Layer3
     from cni_flannel.bridge.node import Node
     from cni_flannel.bridge.steps import Step
-    from cni_flannel.kernel.link import Link
+    from netlink.link import Link
 
 DEFAULT_MTU = 1500  # what the kernel gives a veth (ETH_DATA_LEN, linux/if_ether.h)
 
@@ -148,6 +149,7 @@ def attach(
             from cni_flannel.bridge.steps_dad import DetectDuplicates  # rarely asked for
 
             steps.append(DetectDuplicates(ifname, layer3.addresses))
+        steps.append(AwaitPort(name, bridge))
     on_link = [prefix.address for prefix in layer3.addresses] if layer3.gateways else []
     steps.append(Finish(attachment, name, bridge, [] if conf.vlan else on_link))
     return steps

@@ -16,8 +16,8 @@ from cni.errors import CNIError
 from cni_flannel.bridge import links
 from cni_flannel.bridge.conf import HOST_LOCAL
 from cni_flannel.bridge.ends import Ends, refused
-from cni_flannel.kernel import rtnl
 from ipam import plugin as host_local
+from netlink import rtnl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
-    from cni_flannel.kernel.link import Link
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.link import Link
+    from netlink.nlmsg import Message
 
 _RETRY = "the runtime repeats the call"
 

@@ -10,7 +10,7 @@ import time
 from cni import errors
 from cni.errors import CNIError
 from cni_flannel.bridge.steps import Step
-from cni_flannel.kernel import rtnl
+from netlink import rtnl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import errno
 
 from cni_flannel.bridge.ends import random_mac
 from cni_flannel.bridge.steps import REMEDY, VLAN_FILTERING, Step
-from cni_flannel.kernel import rtnl, sysctl
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import rtnl, sysctl
+from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from cni.attachment import Attachment
 from cni.errors import CNIError
 from cni_flannel.bridge import links, node
 from cni_flannel.bridge.ends import Ends
-from cni_flannel.kernel import rtnl, sysctl
+from netlink import rtnl, sysctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
-    from cni_flannel.kernel.link import Link
+    from netlink.link import Link
 
     Interface = dict[str, Any]
 

@@ -16,14 +16,14 @@ import errno
 import os
 
 from cni.native import Held
-from cni_flannel.kernel import handle, link
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import handle, link
+from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 
 def run(work: Callable[[], object], index: int) -> None:

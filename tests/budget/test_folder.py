@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.frozen
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("cni", "ipam", "cni_flannel")
+OURS = ("cni", "ipam", "netlink", "cni_flannel")
 MEGABYTE = 1_000_000
 
 # What a start may open in the contents directory, beside the interpreter and its libraries.

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = ("cni", "ipam", "cni_flannel")
+OURS = ("cni", "ipam", "netlink", "cni_flannel")
 
 # Modules that are a part of the interpreter, or of no more cost than one of ours.
 ALLOWED = set(

@@ -1,7 +1,7 @@
 """One target under atheris: coverage guides the inputs, hypothesis gives them their shape.
 
-pip install --group fuzz
-python -m tests.fuzz.harness wire -runs=200000 [a folder for the corpus]
+`python -m tests.fuzz --atheris` runs it for all targets. By hand, with libFuzzer's options:
+python -m tests.fuzz.harness wire -runs=200000 -max_len=4096 [a folder for the corpus]
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 import atheris  # type: ignore[import-untyped]
 
-with atheris.instrument_imports(include=["cni", "cni_flannel", "ipam"]):
+with atheris.instrument_imports(include=["cni", "cni_flannel", "ipam", "netlink"]):
     from tests.fuzz.targets import TARGETS
 
 from hypothesis import given, settings

@@ -20,11 +20,11 @@ from cni.errors import CNIError
 from cni.types import Args
 from cni_flannel import delegate, netconf, scratch
 from cni_flannel.bridge import conf as bridge_conf
-from cni_flannel.kernel import inet, link, nlmsg, port
 from conformance.stress import calls, noise
 from ipam import conf as ipam_conf
 from ipam import lease, request, subnet_env
 from ipam import plugin as host_local
+from netlink import inet, link, nlmsg, port
 
 if TYPE_CHECKING:
     from collections.abc import Callable

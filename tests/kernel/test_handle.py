@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.cidr import parse_address, parse_prefix
-from cni_flannel.kernel import nlmsg, rtnl
-from cni_flannel.kernel.handle import Handle
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import nlmsg, rtnl
+from netlink.handle import Handle
+from netlink.nlmsg import NetlinkError
 from tests.kernel.privatens import needs_root, new_pod, private, sh
 from tests.kernel.world import HOST_MAC, MAC, POD_MAC, World, ip, link_of
 
 if TYPE_CHECKING:
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 pytestmark = [pytest.mark.kernel, needs_root]
 

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from cni.cidr import parse_prefix
-from cni_flannel.kernel import rtnl
-from cni_flannel.kernel.handle import BATCH, Handle
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import rtnl
+from netlink.handle import BATCH, Handle
+from netlink.nlmsg import NetlinkError
 from tests.kernel.privatens import needs_root, new_pod, private, sh
 from tests.kernel.world import MAC, World, link_of
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cni_flannel.kernel import netns, nlmsg, rtnl
-from cni_flannel.kernel.handle import DUMP_ATTEMPTS, Handle
-from cni_flannel.kernel.nlmsg import Message, NetlinkError
+from netlink import netns, nlmsg, rtnl
+from netlink.handle import DUMP_ATTEMPTS, Handle
+from netlink.nlmsg import Message, NetlinkError
 from tests.kernel.privatens import needs_root, new_pod, private
 
 pytestmark = [pytest.mark.kernel, needs_root]

@@ -8,9 +8,10 @@ import os
 
 import pytest
 
-from cni_flannel.kernel import handover, rtnl
-from cni_flannel.kernel.handle import Handle
-from cni_flannel.kernel.nlmsg import NetlinkError
+from cni_flannel.kernel import handover
+from netlink import rtnl
+from netlink.handle import Handle
+from netlink.nlmsg import NetlinkError
 from tests.kernel.privatens import private
 
 ROUNDS = 20

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni_flannel.kernel import netns, sysctl
+from netlink import netns, sysctl
 from tests.kernel.privatens import needs_root, new_pod, private
 
 if TYPE_CHECKING:

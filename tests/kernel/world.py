@@ -6,12 +6,12 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from cni_flannel.kernel import rtnl
-from cni_flannel.kernel.handle import Handle
+from netlink import rtnl
+from netlink.handle import Handle
 from tests.kernel.privatens import inside, new_pod, sh
 
 if TYPE_CHECKING:
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 MAC, HOST_MAC, POD_MAC = "0e:00:00:00:00:01", "0e:00:00:00:00:02", "0e:00:00:00:00:03"
 

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ["build.sh", ".ci/run", "packaging/install.sh"]
-SOURCES = ["cni", "ipam", "cni_flannel"]
+SOURCES = ["cni", "ipam", "netlink", "cni_flannel", "flanneld"]
 LINTERS = {
     "ruff check": ["ruff", "check"],
     "ruff format": ["ruff", "format", "--check", "--diff"],

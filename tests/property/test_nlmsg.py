@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink import nlmsg as PeerMessage  # noqa: N812 its class is spelled like a module
 
-from cni_flannel.kernel import nlmsg, port, rtnl
-from cni_flannel.kernel.nlmsg import Message, NetlinkError
+from netlink import nlmsg, port, rtnl
+from netlink.nlmsg import Message, NetlinkError
 
 TYPES = st.integers(0, 0xFFFF)
 U32 = st.integers(0, 0xFFFFFFFF)

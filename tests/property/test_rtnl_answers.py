@@ -14,9 +14,9 @@ from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni.cidr import parse_address, parse_prefix
-from cni_flannel.kernel import nlmsg, rtnl
-from cni_flannel.kernel.link import Link
-from cni_flannel.kernel.nlmsg import Message
+from netlink import nlmsg, rtnl
+from netlink.link import Link
+from netlink.nlmsg import Message
 
 INDEXES = st.integers(1, 0x7FFFFFFF)
 U32 = st.integers(1, 0xFFFFFFFF)

@@ -14,10 +14,10 @@ from pyroute2.netlink.rtnl.nsidmsg import nsidmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni.cidr import Address, Prefix, parse_address
-from cni_flannel.kernel import nlmsg, rtnl
+from netlink import nlmsg, rtnl
 
 if TYPE_CHECKING:
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 INDEXES = st.integers(1, 0x7FFFFFFF)
 U32 = st.integers(1, 0xFFFFFFFF)

@@ -12,12 +12,12 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni.cidr import parse_address, parse_prefix
-from cni_flannel.kernel import nlmsg, rtnl
+from netlink import nlmsg, rtnl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 MAC, OTHER = "0e:00:00:00:00:01", "0e:00:00:00:00:02"
 NET, NET6 = parse_prefix("10.1.2.3/24"), parse_prefix("fd00::3/64")

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from cni.cidr import parse_prefix
 from cni.types import Args
 from cni_flannel.bridge.ends import Ends
-from cni_flannel.kernel import rtnl
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import rtnl
+from netlink.nlmsg import NetlinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 POD_FD = 1000  # a number that no open file has
 NSID = 5  # by which the fake host knows the fake pod's namespace

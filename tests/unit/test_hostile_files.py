@@ -15,10 +15,10 @@ from cni.types import Args
 from cni_flannel import scratch
 from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import plugin as bridge
-from cni_flannel.kernel import netns
 from ipam import lease
 from ipam.index import Entry, Index
 from ipam.store import Store
+from netlink import netns
 
 if TYPE_CHECKING:
     from pathlib import Path

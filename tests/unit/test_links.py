@@ -10,7 +10,7 @@ from cni import errors
 from cni.attachment import Attachment
 from cni.errors import CNIError
 from cni_flannel.bridge import links
-from cni_flannel.kernel import rtnl
+from netlink import rtnl
 from tests.unit.fakes import FakeEnds, FakeHandle, link, pair
 from tests.unit.test_netconf import named
 

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from cni_flannel.kernel import nlmsg
-from cni_flannel.kernel.nlmsg import Message, NetlinkError
+from netlink import nlmsg
+from netlink.nlmsg import Message, NetlinkError
 
 # (message, its bytes): both the encoder and the decoder are held against each row
 FRAMES = [

@@ -12,8 +12,8 @@ from cni.errors import CNIError
 from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import readiness
 from cni_flannel.bridge.readiness import unavailable
-from cni_flannel.kernel import sysctl
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import sysctl
+from netlink.nlmsg import NetlinkError
 from tests.unit.fakes import FakeEnds, FakeHandle, FakePlugin, args, link
 from tests.unit.test_netconf import named
 

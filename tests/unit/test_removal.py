@@ -15,10 +15,11 @@ from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import removal
 from cni_flannel.bridge.ends import Ends, refused
 from cni_flannel.bridge.removal import Attempts
-from cni_flannel.kernel import macspoof, masq, rtnl
-from cni_flannel.kernel.link import RTM_DELLINK
-from cni_flannel.kernel.nlmsg import NetlinkError
+from cni_flannel.kernel import macspoof, masq
 from ipam import verify
+from netlink import rtnl
+from netlink.link import RTM_DELLINK
+from netlink.nlmsg import NetlinkError
 from tests.unit.fakes import FakeEnds, FakeHandle, FakePlugin, args, link, pair
 from tests.unit.test_netconf import named
 

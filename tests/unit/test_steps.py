@@ -10,7 +10,7 @@ from cni import errors
 from cni.errors import CNIError, Interrupted
 from cni_flannel.bridge import steps
 from cni_flannel.bridge.steps import REMEDY, Step
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink.nlmsg import NetlinkError
 from tests.unit.fakes import FakeEnds
 from tests.unit.test_netconf import named
 

@@ -14,15 +14,16 @@ from cni.errors import CNIError
 from cni_flannel.bridge import steps
 from cni_flannel.bridge.steps import VLAN_FILTERING
 from cni_flannel.bridge.steps_node import AddGatewayVeth, Forward, MoveAddress
-from cni_flannel.bridge.steps_pod import AddVeth, Finish, PodSysctls, PortVlans
-from cni_flannel.kernel import rtnl, sysctl
-from cni_flannel.kernel.link import RTM_DELLINK, RTM_NEWLINK
-from cni_flannel.kernel.nlmsg import NetlinkError
+from cni_flannel.bridge.steps_pod import AddVeth, Finish, PodSysctls
+from cni_flannel.bridge.steps_port import PortVlans
+from netlink import rtnl, sysctl
+from netlink.link import RTM_DELLINK, RTM_NEWLINK
+from netlink.nlmsg import NetlinkError
 from tests.unit.fakes import POD_FD, FakeEnds, FakeHandle, link
 from tests.unit.test_netconf import named
 
 if TYPE_CHECKING:
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 
 IDENTITY = Attachment("net", "c1", "eth0")

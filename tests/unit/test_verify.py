@@ -12,7 +12,8 @@ from cni.errors import CNIError
 from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import verify
 from cni_flannel.bridge.ends import Ends
-from cni_flannel.kernel import macspoof, masq, rtnl, sysctl
+from cni_flannel.kernel import macspoof, masq
+from netlink import rtnl, sysctl
 from tests.unit.fakes import FakeEnds, FakeHandle, FakePlugin, args, link, pair, port, route
 from tests.unit.test_netconf import named
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 
-from cni_flannel.kernel import nlmsg
-from cni_flannel.kernel.link import (
+from netlink import nlmsg
+from netlink.link import (
     IFINFO,
     IFLA_EXT_MASK,
     RTM_DELLINK,
@@ -17,7 +17,7 @@ from cni_flannel.kernel.link import (
     RTM_NEWLINK,
     RTM_SETLINK,
 )
-from cni_flannel.kernel.nlmsg import Message, attr, attr_u16, list_attrs, nested
+from netlink.nlmsg import Message, attr, attr_u16, list_attrs, nested
 
 AF_BRIDGE = 7
 IFLA_AF_SPEC = 26

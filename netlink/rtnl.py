@@ -7,7 +7,7 @@ neighbours, ``port`` the VLANs of bridge ports. Users write
 
 from __future__ import annotations
 
-from cni_flannel.kernel.inet import (
+from netlink.inet import (
     IFA_F_DADFAILED,
     IFA_F_NODAD,
     IFA_F_TENTATIVE,
@@ -31,7 +31,7 @@ from cni_flannel.kernel.inet import (
     new_route,
     replace_neighbour,
 )
-from cni_flannel.kernel.link import (
+from netlink.link import (
     BR_STATE_FORWARDING,
     IF_OPER_UP,
     IFF_PROMISC,
@@ -45,7 +45,7 @@ from cni_flannel.kernel.link import (
     mac_bytes,
     paired,
 )
-from cni_flannel.kernel.link_setup import (
+from netlink.link_setup import (
     del_link,
     new_bridge,
     new_veth,
@@ -56,7 +56,7 @@ from cni_flannel.kernel.link_setup import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_flannel.kernel.port import PortVLAN, add_port_vlan, del_port_vlan, dump_port_vlans
+    from netlink.port import PortVLAN, add_port_vlan, del_port_vlan, dump_port_vlans
 
 __all__ = [
     "BR_STATE_FORWARDING",
@@ -109,7 +109,7 @@ if not TYPE_CHECKING:  # a checker knows the names, and must tell others
 
     def __getattr__(name: str) -> object:
         """Load ``port`` when one of its names is first used: few pods have VLANs."""
-        from cni_flannel.kernel import port
+        from netlink import port
 
         if name not in {"PortVLAN", "add_port_vlan", "del_port_vlan", "dump_port_vlans"}:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,8 +8,8 @@ link in the same batch. No imports.
 
 from __future__ import annotations
 
-from cni_flannel.kernel import nlmsg
-from cni_flannel.kernel.link import (
+from netlink import nlmsg
+from netlink.link import (
     IFF_PROMISC,
     IFF_UP,
     IFINFO,
@@ -34,7 +34,7 @@ from cni_flannel.kernel.link import (
     mac_bytes,
     which,
 )
-from cni_flannel.kernel.nlmsg import Message, attr, attr_u8, attr_u16, nested
+from netlink.nlmsg import Message, attr, attr_u8, attr_u16, nested
 
 IFLA_NET_NS_FD = 28
 IFLA_VLAN_ID = 1

@@ -12,15 +12,15 @@ from __future__ import annotations
 import errno
 
 from cni.native import socket
-from cni_flannel.kernel import netns, nlmsg, rtnl
-from cni_flannel.kernel.nlmsg import NetlinkError
+from netlink import netns, nlmsg, rtnl
+from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cni_flannel.kernel.nlmsg import Message
+    from netlink.nlmsg import Message
 
 RTMGRP_LINK = 0x1
 RTMGRP_IPV6_IFADDR = 0x100

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 
 from cni.cidr import Address, Prefix
-from cni_flannel.kernel import nlmsg
-from cni_flannel.kernel.link import mac_bytes
-from cni_flannel.kernel.nlmsg import Message, attr, nested, parse_attrs, to_int
+from netlink import nlmsg
+from netlink.link import mac_bytes
+from netlink.nlmsg import Message, attr, nested, parse_attrs, to_int
 
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26

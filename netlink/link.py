@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import struct
 
-from cni_flannel.kernel import nlmsg
-from cni_flannel.kernel.nlmsg import (
+from netlink import nlmsg
+from netlink.nlmsg import (
     Message,
     attr,
     nested,
@@ -27,6 +27,7 @@ RTM_NEWNSID = 88
 RTM_GETNSID = 90
 
 IFF_UP = 0x1
+IFF_RUNNING = 0x40
 IFF_PROMISC = 0x100
 IF_OPER_UP = 6
 
@@ -52,6 +53,7 @@ IFLA_BRPORT_STATE = 1
 IFLA_BRPORT_MODE = 4  # hairpin
 IFLA_BRPORT_ISOLATED = 33
 
+BR_STATE_DISABLED = 0
 BR_STATE_FORWARDING = 3
 RTEXT_FILTER_SKIP_STATS = 8
 NETNSA_NSID = 1
@@ -131,6 +133,11 @@ class Link:
     def is_up(self) -> bool:
         """Whether the link is administratively up."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it sends: operstate (RFC 2863) up, or unknown for a link that keeps none."""
+        return bool(self.flags & IFF_RUNNING)
 
 
 def _port(info: dict[int, bytes]) -> Port | None:

@@ -1,0 +1,1 @@
+"""How the pods of a peer are reached: one module a backend, planners without a system call."""

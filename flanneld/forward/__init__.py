@@ -1,0 +1,1 @@
+"""The udp backend's forwarding path: packets between a TUN device and a UDP socket."""

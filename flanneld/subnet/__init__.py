@@ -1,0 +1,1 @@
+"""Where leases are kept: one module a store, all behind ``manager.Manager``."""
