@@ -7,12 +7,15 @@ usage() {
     cat <<'TEXT'
 usage: ./build.sh [COMMAND]
 
-  build           (the default) freeze both plugins into dist/cni-flannel/
+  build           (the default) freeze both plugins into dist/cni-flannel/; with a C compiler, the
+                  launchers of resident mode into dist/cni-flannel/launcher/
   demo            two pods in private network namespaces reach each other through the built plugins
   test [ARG...]   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...)
   conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
   install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
+  install --resident [DIR]
+                  the same in resident mode: launchers, the pair beside them, systemd units
 
 Each command sets up what it needs: a virtual environment in .venv with the versions pinned in
 pyproject.toml, and, as root where there is apt-get, Debian packages. Nothing is done twice: a second run
@@ -119,7 +122,7 @@ set_up() {
 inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
-        find cni ipam netlink cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' \) -print0 |
+        find cni ipam netlink cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.c' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
 }
@@ -139,11 +142,29 @@ build() {
         CNI_COMMAND=VERSION "build/dist/cni-flannel/$program" <<<'{"cniVersion":"1.1.0"}' >/dev/null ||
             die "the frozen $program does not answer VERSION"
     done
+    build_launchers build/dist/cni-flannel
     mkdir -p dist
     rm -rf dist/cni-flannel
     mv build/dist/cni-flannel dist/cni-flannel
     printf '%s' "$now" >build/inputs
     say "built dist/cni-flannel: $(du -sb dist/cni-flannel | awk '{printf "%.1f MB", $1 / 1e6}')"
+}
+
+# One static program under both names. Without a compiler, or a C library to link, there are none.
+build_launchers() {
+    local cc=${CC:-cc} log=build/launcher.log
+    if ! command -v "$cc" >/dev/null; then
+        say "no C compiler ($cc): no launchers, so no resident mode"
+        return
+    fi
+    mkdir "$1/launcher"
+    if ! "$cc" -std=c11 -static -s -O2 -Wall -Wextra ${ANSWER_MS:+-DANSWER_MS="$ANSWER_MS"} \
+        -o "$1/launcher/flannel" packaging/launcher/launcher.c 2>"$log"; then
+        rm -rf "$1/launcher"
+        say "no launchers, so no resident mode: $cc failed (its words are in $log)"
+        return
+    fi
+    cp "$1/launcher/flannel" "$1/launcher/host-local"
 }
 
 # ------------------------------------------------------------------------------------------ the commands
@@ -203,9 +224,14 @@ run_bench() {
 }
 
 run_install() {
+    local resident=()
+    if [[ ${1:-} == --resident ]]; then
+        resident=(--resident)
+        shift
+    fi
     build
     locked_off
-    exec packaging/install.sh dist/cni-flannel "${1:-/opt/cni/bin}"
+    exec packaging/install.sh "${resident[@]}" dist/cni-flannel "${1:-/opt/cni/bin}"
 }
 
 # Two runs at once in one checkout: the second waits while the first sets up and builds.

@@ -160,6 +160,22 @@ def paired(a: Link, b: Link) -> bool:
     return a.kind == b.kind == "veth" and a.link == b.index and b.link == a.index
 
 
+def end_of(message: Message) -> int:
+    """Read of an event which link is gone: the ifindex, or 0 if it tells of something else.
+
+    The RTM_DELLINK of a link's being a bridge's port no more has the family AF_BRIDGE.
+    """
+    if message.type != RTM_DELLINK or len(message.body) < IFINFO.size or message.body[0] != 0:
+        return 0
+    index: int = IFINFO.unpack_from(message.body)[2]
+    return index
+
+
+def group_of(message: Message) -> int:
+    """Read of an RTM_NEWLINK nothing but the link's group (IFLA_GROUP)."""
+    return to_int(parse_attrs(message.body, IFINFO.size).get(IFLA_GROUP))
+
+
 def get_link(link: int | str) -> Message:
     """Ask for one link, without its counters. Alternative names count as names."""
     index, attrs = which(link)
