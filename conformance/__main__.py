@@ -25,6 +25,9 @@ VERBS = {
     "soak": ("conformance.stress.soak", "thousands of ADD and DEL, everything counted"),
     "fuzz": ("conformance.stress.fuzz", "random environment, stdin and files"),
     "hostile": ("conformance.stress.hostile", "names and files that try to get out"),
+    "server-crash": ("conformance.server.crash", "the resident process killed at system calls"),
+    "server-kills": ("conformance.server.kills", "it and launchers killed at random"),
+    "server-trouble": ("conformance.server.trouble", "it is gone, stopped or somebody else"),
 }
 
 

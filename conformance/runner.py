@@ -6,7 +6,6 @@ and is no failure.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -21,17 +20,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from conformance import report
 from conformance.case import CASES, PLUGINS, SINCE, VERSIONS, CaseError, load, spread
+from conformance.options import Parser
 from conformance.steps import TIME_LIMIT, Play, one_line
 from conformance.world import World, WorldError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
 
     from conformance.case import Instance
     from conformance.steps import Call
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_BIN = ROOT / "dist" / "cni-flannel"
 PASSED, FAILED, LACKING = "passed", "failed", "lacking"
 
 # Commands that succeed where the kernel has a feature that cases may need.
@@ -52,6 +51,7 @@ class Verdict(NamedTuple):
     lines: list[str]
     seconds: float
     calls: list[Call]
+    served: int  # by a resident process
 
 
 class Runner:
@@ -89,7 +89,7 @@ class Runner:
         calls: list[Call] = []
         lacking = self.lacking(instance)
         if lacking:
-            return Verdict(instance, LACKING, [lacking], 0.0, [])
+            return Verdict(instance, LACKING, [lacking], 0.0, [], 0)
         with self.world() as world:
             play = Play(world, instance)
             try:
@@ -97,10 +97,14 @@ class Runner:
             except (AssertionError, KeyError, OSError, SubprocessError, WorldError) as error:
                 play.failures.append(one_line(f"{type(error).__name__}: {error}"))
             calls = play.calls
+            served = 0
+            if world.resident is not None:
+                served, lines = world.resident.account()
+                play.failures += lines
             if self.show is not None:
                 self.show(world, play)
         outcome = FAILED if play.failures else PASSED
-        return Verdict(instance, outcome, play.failures, time.monotonic() - start, calls)
+        return Verdict(instance, outcome, play.failures, time.monotonic() - start, calls, served)
 
     def lacking(self, instance: Instance) -> str:
         """Say what the plugin or the kernel does not have; empty if nothing."""
@@ -188,7 +192,7 @@ def keep(world: World, play: Play) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the options of `run`; `compare` shares most of them."""
-    options = argparse.ArgumentParser(prog="python -m conformance run", description=__doc__)
+    options = Parser(prog="python -m conformance run", description=__doc__)
     add_choice(options)
     options.add_argument("--report", choices=report.FORMATS, default="text")
     options.add_argument("--json", action="store_true", help="the same as --report json")
@@ -198,8 +202,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_choice(options: argparse.ArgumentParser) -> None:
-    """Add the options that say what is run, and on which folder."""
-    options.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN, help="folder of plugins")
+    """Add the options that say what is run."""
     options.add_argument("--plugin", choices=PLUGINS, action="append", help="all by default")
     options.add_argument("--case", default="*", help="glob over the ids of cases")
     options.add_argument("--cases", type=Path, default=CASES, help="folder of cases")
@@ -238,7 +241,7 @@ def main(argv: list[str]) -> int:
     except CaseError as error:
         print(error, file=sys.stderr)
         return 2
-    bin_dir = args.bin_dir.resolve()
+    bin_dir = args.bin_dir
     hook = keep if args.keep else show_calls if args.show else None
     runner = Runner(bin_dir, hook)
     start = time.monotonic()
