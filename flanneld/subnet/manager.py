@@ -34,6 +34,10 @@ class Manager(Protocol):
         """Give the network's configuration; ``config.ConfigError`` if it is wrong."""
         ...
 
+    async def own(self, attributes: Attributes) -> Lease | None:
+        """Give the lease that names the public address of these attributes, as it is now."""
+        ...
+
     async def acquire(self, attributes: Attributes, previous: Lease | None) -> Lease:
         """Lease a subnet for this node, the one it had before if that is possible.
 
