@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 _SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 _TIMEOUT_S = 60.0  # longer than the programs themselves wait for the xtables lock
@@ -32,12 +32,11 @@ class Completed:
 
 
 class Programs:
-    """The programs of one search path."""
+    """The programs of one search path (as PATH spells it); they print in English."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        own = environ.get("PATH", "")
-        self.path = f"{own}:{_SYSTEM}" if own else _SYSTEM
-        self._environ = {"PATH": self.path, "LC_ALL": "C"}
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._environ = {"PATH": path, "LC_ALL": "C"}
 
     def has(self, name: str) -> bool:
         """Whether there is such a program."""
@@ -76,5 +75,6 @@ class Programs:
 
 
 def system() -> Programs:
-    """The programs of this process's own PATH."""
-    return Programs(os.environ)
+    """Take this process's own PATH, and where systems keep such programs."""
+    own = os.environ.get("PATH", "")
+    return Programs(f"{own}:{_SYSTEM}" if own else _SYSTEM)
