@@ -2,30 +2,37 @@
 
 Planners (``backend``) make these from leases; ``kernel`` reads the same shapes from the kernel and
 applies the difference.  A link is named, not numbered: its index changes when it is made anew.
+``str`` of each is what ip(8) or bridge(8) would be told.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 
-if TYPE_CHECKING:
-    from ipaddress import (
-        IPv4Address,
-        IPv4Interface,
-        IPv4Network,
-        IPv6Address,
-        IPv6Interface,
-        IPv6Network,
-    )
+AnyAddress = IPv4Address | IPv6Address
+AnyNetwork = IPv4Network | IPv6Network
+AnyInterface = IPv4Interface | IPv6Interface
 
-    AnyAddress = IPv4Address | IPv6Address
-    AnyNetwork = IPv4Network | IPv6Network
+
+def alias(network: AnyNetwork) -> str:
+    """Give the interface alias (IFLA_IFALIAS) that marks a device as the daemon's own."""
+    return f"flanneld {network}"
 
 
 @dataclass(frozen=True, slots=True)
 class Vxlan:
-    """A VXLAN device (``ip link add NAME type vxlan ...``; IFLA_VXLAN_*, linux/if_link.h)."""
+    """A VXLAN device (``ip link add NAME type vxlan ...``; IFLA_VXLAN_*, linux/if_link.h).
+
+    ``alias`` says whose it is: ``alias`` of the network that it serves, below.
+    """
 
     name: str
     vni: int
@@ -37,6 +44,15 @@ class Vxlan:
     gbp: bool = False
     learning: bool = False
     tx_checksum_offload: bool = True
+    alias: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"device {self.name} address {self.mac} mtu {self.mtu} type vxlan id {self.vni}"
+            f" dstport {self.port} dev {self.underlay} local {self.local}"
+            f" {'learning' if self.learning else 'nolearning'}{' gbp' if self.gbp else ''}"
+            f"{'' if self.tx_checksum_offload else ' without tx checksum offload'}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +60,10 @@ class Address:
     """An address of one of our own devices: ``ip address add INTERFACE dev LINK``."""
 
     link: str
-    interface: IPv4Interface | IPv6Interface
+    interface: AnyInterface
+
+    def __str__(self) -> str:
+        return f"address {self.interface} dev {self.link}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +74,9 @@ class Neighbour:
     address: AnyAddress
     mac: str
 
+    def __str__(self) -> str:
+        return f"neighbour {self.address} lladdr {self.mac} dev {self.link}"
+
 
 @dataclass(frozen=True, slots=True)
 class Forward:
@@ -64,25 +86,51 @@ class Forward:
     mac: str
     remote: AnyAddress
 
+    def __str__(self) -> str:
+        return f"fdb {self.mac} dev {self.link} dst {self.remote}"
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``ip route replace DESTINATION via GATEWAY dev LINK [onlink] proto OURS``."""
+    """``ip route replace DESTINATION via GATEWAY dev LINK [onlink] proto OURS``.
+
+    Or ``ip route replace blackhole DESTINATION``: then ``link`` is empty.
+    """
 
     link: str
     destination: AnyNetwork
     gateway: AnyAddress | None
     onlink: bool = False
     scope_link: bool = False
+    blackhole: bool = False
+
+    def __str__(self) -> str:
+        if self.blackhole:
+            return f"route blackhole {self.destination}"
+        via = "" if self.gateway is None else f" via {self.gateway}"
+        onlink = " onlink" if self.onlink else ""
+        scope = " scope link" if self.scope_link else ""
+        return f"route {self.destination}{via} dev {self.link}{onlink}{scope}"
+
+
+Value = Vxlan | Address | Neighbour | Forward | Route
 
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """All of it.  ``problems`` names each peer that cannot be programmed, and why."""
+    """All of it.
+
+    ``networks`` are the whole networks, those of an earlier configuration included: what lies
+    inside them on a device of ours, or has our route protocol, and is not desired, is stale.
+    ``problems`` names each peer that cannot be programmed, and why; ``warnings`` what is odd with
+    others, or with leases that are not this network's.
+    """
 
     devices: frozenset[Vxlan] = frozenset()
     addresses: frozenset[Address] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
     forwards: frozenset[Forward] = frozenset()
     routes: frozenset[Route] = frozenset()
-    problems: tuple[str, ...] = field(default=())
+    networks: frozenset[AnyNetwork] = frozenset()
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
-    from flanneld.desired import Desired
+    from flanneld.desired import AnyAddress, AnyNetwork, Desired
     from flanneld.lease import Attributes, Lease
 
 
@@ -22,7 +22,8 @@ class External:
     """The interface that reaches the other nodes, and this node's addresses on it.
 
     ``address`` is the interface's own, ``public_ip`` what the others are told (they differ behind
-    NAT); ``mtu`` is the interface's, in bytes.
+    NAT); ``mtu`` is the interface's, in bytes; ``onlink`` the prefixes that it reaches without a
+    gateway.
     """
 
     name: str
@@ -32,6 +33,11 @@ class External:
     address6: IPv6Address | None = None
     public_ip: IPv4Address | None = None
     public_ip6: IPv6Address | None = None
+    onlink: tuple[AnyNetwork, ...] = ()
+
+    def is_onlink(self, address: AnyAddress) -> bool:
+        """Whether an address is reached on the interface itself."""
+        return any(address in network for network in self.onlink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Backend(Protocol):
     """A type of network.  All methods are pure; ``ValueError`` names what cannot be."""
 
     name: str  # as in ``Backend.Type``
+    devices: tuple[str, str]  # the names of its VXLAN devices, IPv4's and IPv6's; "" if none
 
     def attributes(self, external: External, identity: Identity) -> Attributes:
         """Say what this node publishes."""
