@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 SELF = (
@@ -14,6 +15,7 @@ SELF = (
 _HERE = Path(__file__).parent
 
 
+@cache
 def own_version() -> str:
     """Give the version of ``pyproject.toml``: of the checkout, or as it was frozen beside this."""
     frozen = _HERE / "VERSION"

@@ -24,7 +24,7 @@ from flanneld.subnet.manager import Revoked, StoreError
 from flanneld.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 
     from flanneld.config import NetConf
     from flanneld.lease import Attributes, Lease
@@ -40,6 +40,7 @@ class Local:
         self._leases = os.path.join(folder, "leases.json")
         self._lock = os.path.join(folder, "lock")
         self._peers = peers
+        self._held: Lease | None = None
 
     async def config(self) -> NetConf:
         """Give the configuration that was given."""
@@ -69,26 +70,24 @@ class Local:
     async def publish(self, lease: Lease, attributes: Attributes) -> Lease:
         """Replace what this node says of its lease."""
         with self._locked() as leases:
-            held = leases.get(lease.key)
-            if held is None or not choice.is_own(held, lease.attributes):
+            if not _holds(leases, lease):
                 raise Revoked(f"{lease.key} is not this node's in {self._leases} any more")
             lease = replace(lease, attributes=attributes)
+            self._held = lease
             leases[lease.key] = lease
         return lease
 
     async def hold(self, lease: Lease) -> None:
         """Watch over the lease: a local one has no end, but can be taken out of the file."""
+        self._held = lease
         with Watched([self._leases]) as watched:
             while True:
                 leases = self._readable([self._leases])
-                held = None if leases is None else leases.get(lease.key)
-                if leases is not None and (
-                    held is None or not choice.is_own(held, lease.attributes)
-                ):
+                if leases is not None and not _holds(leases, self._held):
                     raise Revoked(f"{lease.key} was taken out of {self._leases}")
                 await watched.change()
 
-    async def watch(self) -> AsyncIterator[Mapping[str, Lease]]:
+    async def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:
         """Give all leases, of this machine and of the file of peers, now and after each change."""
         paths = [*([self._peers] if self._peers else []), self._leases]
         with Watched(paths) as watched:
@@ -133,6 +132,12 @@ class Local:
 
 def _own(leases: Mapping[str, Lease], attributes: Attributes) -> Lease | None:
     return next((lease for lease in leases.values() if choice.is_own(lease, attributes)), None)
+
+
+def _holds(leases: Mapping[str, Lease], held: Lease) -> bool:
+    """Whether a lease is among them, and still this node's."""
+    found = leases.get(held.key)
+    return found is not None and choice.is_own(found, held.attributes)
 
 
 def _parse(path: str, content: bytes | None) -> dict[str, Lease]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from flanneld.config import NetConf
     from flanneld.lease import Attributes, Lease
@@ -53,10 +53,11 @@ class Manager(Protocol):
         """Renew the lease in time, for ever; ends with Revoked."""
         ...
 
-    def watch(self) -> AsyncIterator[Mapping[str, Lease]]:
+    def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:
         """Give all leases by key, this node's among them, now and after each change.
 
-        Changes that come together are given together.  Goes on through outages of the store.
+        Changes that come together are given together; the mapping is live.  StoreError when the
+        store is away: what was given holds, and the next call begins with a new snapshot.
         """
         ...
 

@@ -1,0 +1,133 @@
+"""Keeps the kernel as the leases want it: the one loop behind every change, event and tick.
+
+Whatever happens only asks for a pass; a pass plans everything from the leases, and the reconciler
+applies what differs.  Nothing is applied before the store has shown its leases once: a restart
+leaves the paths of all peers alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+from flanneld.desired import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flanneld.backend.base import Backend
+    from flanneld.desired import Desired
+    from flanneld.kernel.reconciler import Reconciler
+    from flanneld.lease import Lease
+    from flanneld.metrics import Metrics
+    from flanneld.node import Node
+
+_log = logging.getLogger(__name__)
+
+_REST = 4  # after a pass, so many times its length belongs to others: storms cost a fifth of a core
+_LONGEST_REST_S = 1.0
+
+
+class DataPlane:
+    """The loop and its last outcome: ``ready``, ``problems``, ``peers``."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        reconciler: Reconciler,
+        metrics: Metrics,
+        *,
+        blackhole: bool,
+        passed: Callable[[], None],
+    ) -> None:
+        self._backend = backend
+        self._reconciler = reconciler
+        self._metrics = metrics
+        self._blackhole = blackhole
+        self._passed = passed
+        self._wanted = asyncio.Event()
+        self._since = 0.0
+        self._node: Node | None = None
+        self._leases: Mapping[str, Lease] | None = None
+        self._desired: Desired | None = None
+        self.peers: tuple[Lease, ...] = ()
+        self.problems: tuple[str, ...] = ()
+        self.ready = False
+
+    def settle(self, node: Node) -> None:
+        """Take the node as it is now."""
+        if node != self._node:
+            self._node = node
+            self._desired = None
+            self.touch()
+
+    def follow(self, leases: Mapping[str, Lease]) -> None:
+        """Take all leases of the store."""
+        self._leases = leases
+        self._desired = None
+        self.touch()
+
+    def touch(self) -> None:
+        """Ask for a pass: the kernel may have changed."""
+        if not self._wanted.is_set():
+            self._since = asyncio.get_running_loop().time()
+            self._wanted.set()
+
+    async def run(self) -> NoReturn:
+        """Make a pass whenever one is asked for."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            since, started = self._since, loop.time()
+            if self._node is not None and self._leases is not None:
+                await self._pass(self._node, self._leases)
+                self._metrics.latency.observe(loop.time() - since)
+            await asyncio.sleep(min(_REST * (loop.time() - started), _LONGEST_REST_S))
+
+    async def _pass(self, node: Node, leases: Mapping[str, Lease]) -> None:
+        drift = self._desired is not None
+        if self._desired is None:
+            self.peers = tuple(lease for key, lease in leases.items() if key != node.lease.key)
+            self._desired = self._plan(node)
+        try:
+            report = await self._reconciler.apply(self._desired)
+        except OSError as error:
+            _log.error("the kernel was not read or changed: %s", error)
+            self._conclude((f"the kernel was not read or changed: {error}",), complete=False)
+            return
+        if report.changes:
+            count = len(report.changes)
+            (self._metrics.repaired if drift else self._metrics.changed).inc(count)
+            _log.info(
+                "drift repaired" if drift else "programmed",
+                extra={"entries": count, "peers": len(self.peers)},
+            )
+        for warning in report.warnings:
+            _log.debug("warning: %s", warning)
+        # A peer that publishes nonsense is a problem, but no reason for all nodes to be unready.
+        refused = set(report.problems) - set(self._desired.problems)
+        self._conclude(report.problems, complete=not refused)
+
+    def _plan(self, node: Node) -> Desired:
+        desired = self._backend.plan(node.lease, self.peers, node.external, node.identity)
+        if not self._blackhole:
+            return desired
+        own = [subnet for subnet in (node.lease.subnet, node.lease.subnet6) if subnet is not None]
+        holes = {Route(link="", destination=subnet, gateway=None, blackhole=True) for subnet in own}
+        return replace(desired, routes=desired.routes | holes)
+
+    def _conclude(self, problems: tuple[str, ...], *, complete: bool) -> None:
+        for problem in problems:
+            if problem not in self.problems:
+                _log.warning("problem: %s", problem)
+        for problem in self.problems:
+            if problem not in problems:
+                _log.info("solved: %s", problem)
+        self.problems = problems
+        self.ready = complete
+        self._metrics.peers.set(len(self.peers))
+        self._metrics.problems.set(len(problems))
+        self._passed()
