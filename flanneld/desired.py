@@ -16,10 +16,24 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 AnyAddress = IPv4Address | IPv6Address
 AnyNetwork = IPv4Network | IPv6Network
 AnyInterface = IPv4Interface | IPv6Interface
+
+
+def is_inside(network: AnyNetwork, networks: Iterable[AnyNetwork]) -> bool:
+    """Whether a network is one of some networks, or a part of one."""
+    return any(
+        network.version == other.version
+        and network.prefixlen >= other.prefixlen
+        and network.network_address in other
+        for other in networks
+    )
 
 
 def alias(network: AnyNetwork) -> str:

@@ -11,6 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flanneld.desired import is_inside
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -62,7 +64,7 @@ def check(
     holders: dict[AnyNetwork, Peer] = {}
     for peer in sorted(_families(leases, by_version, peers), key=_order):
         network, own_subnet = by_version[peer.subnet.version], own_subnets.get(peer.subnet.version)
-        if not peer.subnet.subnet_of(network):
+        if not is_inside(peer.subnet, [network]):
             peers.warnings.append(f"{peer}: it lies outside the network {network}; not programmed")
         elif peer.public_ip in ours:
             peers.warnings.append(

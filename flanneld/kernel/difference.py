@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from flanneld.desired import Forward, Vxlan, alias
+from flanneld.desired import Forward, Vxlan, alias, is_inside
 from flanneld.kernel.entries import RTPROT_FLANNEL
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def is_ours(link: VxlanLink, networks: Iterable[AnyNetwork], present: Present) -
     return any(
         address.link == name
         and address.interface.network.prefixlen == address.interface.max_prefixlen
-        and _inside(address.interface.network, networks)
+        and is_inside(address.interface.network, networks)
         for address in present.addresses
     )
 
@@ -178,7 +178,7 @@ def _addresses(desired: Desired, present: Present, fresh: set[str]) -> Iterator[
         yield Change("add", address)
     ours = {device.name for device in desired.devices}
     for address in there - desired.addresses:
-        if address.link in ours and _inside(address.interface.network, desired.networks):
+        if address.link in ours and is_inside(address.interface.network, desired.networks):
             yield Change("remove", address)
 
 
@@ -250,17 +250,10 @@ def _is_flannels(entry: RouteEntry) -> bool:
 def _is_stale(entry: RouteEntry, desired: Desired, present: Present) -> bool:
     link = present.names.get(entry.hop.ifindex)
     on_ours = link in {device.name for device in desired.devices}
-    inside = _inside(entry.destination, desired.networks)
+    inside = is_inside(entry.destination, desired.networks)
     if entry.protocol == RTPROT_FLANNEL:
         return inside or on_ours
     return on_ours and (inside or _is_flannels(entry))
-
-
-def _inside(network: AnyNetwork, networks: Iterable[AnyNetwork]) -> bool:
-    return any(
-        network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]
-        for other in networks
-    )
 
 
 def _sorted(changes: Iterable[Change]) -> list[Change]:
