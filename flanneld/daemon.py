@@ -81,6 +81,7 @@ class Daemon:
             self._reconciler,
             self._metrics,
             blackhole=self._options.ip_blackhole_route,
+            earlier=self._previous.networks,
             passed=self._passed,
         )
         self._settle(self._node)

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
-from flanneld.desired import Route
+from flanneld import target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from flanneld.backend.base import Backend
-    from flanneld.desired import Desired
+    from flanneld.desired import AnyNetwork, Desired
     from flanneld.kernel.reconciler import Reconciler
     from flanneld.lease import Lease
     from flanneld.metrics import Metrics
@@ -31,7 +30,10 @@ _LONGEST_REST_S = 1.0
 
 
 class DataPlane:
-    """The loop and its last outcome: ``ready``, ``problems``, ``peers``."""
+    """The loop and its last outcome: ``ready``, ``problems``, ``peers``.
+
+    ``earlier`` are the networks of this node's earlier run: what is left of them is stale.
+    """
 
     def __init__(
         self,
@@ -40,12 +42,14 @@ class DataPlane:
         metrics: Metrics,
         *,
         blackhole: bool,
+        earlier: Iterable[AnyNetwork],
         passed: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._reconciler = reconciler
         self._metrics = metrics
         self._blackhole = blackhole
+        self._earlier = tuple(earlier)
         self._passed = passed
         self._wanted = asyncio.Event()
         self._since = 0.0
@@ -112,12 +116,15 @@ class DataPlane:
         self._conclude(report.problems, complete=not refused)
 
     def _plan(self, node: Node) -> Desired:
-        desired = self._backend.plan(node.lease, self.peers, node.external, node.identity)
-        if not self._blackhole:
-            return desired
-        own = [subnet for subnet in (node.lease.subnet, node.lease.subnet6) if subnet is not None]
-        holes = {Route(link="", destination=subnet, gateway=None, blackhole=True) for subnet in own}
-        return replace(desired, routes=desired.routes | holes)
+        return target.plan(
+            self._backend,
+            node.lease,
+            self.peers,
+            node.external,
+            node.identity,
+            blackhole=self._blackhole,
+            earlier=self._earlier,
+        )
 
     def _conclude(self, problems: tuple[str, ...], *, complete: bool) -> None:
         for problem in problems:
