@@ -15,6 +15,7 @@ from ipaddress import (
     IPv6Address,
     IPv6Interface,
     IPv6Network,
+    ip_network,
 )
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 AnyAddress = IPv4Address | IPv6Address
 AnyNetwork = IPv4Network | IPv6Network
 AnyInterface = IPv4Interface | IPv6Interface
+
+_MARK = "flanneld "
 
 
 def is_inside(network: AnyNetwork, networks: Iterable[AnyNetwork]) -> bool:
@@ -38,7 +41,17 @@ def is_inside(network: AnyNetwork, networks: Iterable[AnyNetwork]) -> bool:
 
 def alias(network: AnyNetwork) -> str:
     """Give the interface alias (IFLA_IFALIAS) that marks a device as the daemon's own."""
-    return f"flanneld {network}"
+    return f"{_MARK}{network}"
+
+
+def network_of(text: str) -> AnyNetwork | None:
+    """Give the network of a device with this alias; None if the alias is not the daemon's."""
+    if not text.startswith(_MARK):
+        return None
+    try:
+        return ip_network(text.removeprefix(_MARK))
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +74,10 @@ class Vxlan:
     alias: str = ""
 
     def __str__(self) -> str:
+        port = f" dstport {self.port}" if self.port else ""
         return (
-            f"device {self.name} address {self.mac} mtu {self.mtu} type vxlan id {self.vni}"
-            f" dstport {self.port} dev {self.underlay} local {self.local}"
+            f"device {self.name} address {self.mac} mtu {self.mtu} type vxlan id {self.vni}{port}"
+            f" dev {self.underlay} local {self.local}"
             f" {'learning' if self.learning else 'nolearning'}{' gbp' if self.gbp else ''}"
             f"{'' if self.tx_checksum_offload else ' without tx checksum offload'}"
         )

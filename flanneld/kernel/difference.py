@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from flanneld.desired import Forward, Vxlan, alias, is_inside
+from flanneld.desired import Forward, Vxlan, alias, is_inside, network_of
 from flanneld.kernel.entries import RTPROT_FLANNEL
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ def is_ours(link: VxlanLink, networks: Iterable[AnyNetwork], present: Present) -
     """Whether a device is provably a flannel's of one of these networks."""
     name = link.link.name
     if link.link.alias:
-        return link.link.alias in {alias(network) for network in networks}
+        network = network_of(link.link.alias)
+        return network is not None and is_inside(network, networks)
     if name not in {f"flannel.{link.vni}", f"flannel-v6.{link.vni}"}:
         return False
     return any(
