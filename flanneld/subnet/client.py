@@ -102,11 +102,10 @@ class Client:
         )
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                first = await stream.read()
-            if first is not grpc.aio.EOF:
-                yield first
-            async for response in stream:
+                response = await stream.read()
+            while response is not grpc.aio.EOF:
                 yield response
+                response = await stream.read()
             cause = "the server ended it"
         except (grpc.aio.AioRpcError, TimeoutError) as error:
             cause = _cause(error)
