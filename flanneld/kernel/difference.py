@@ -10,19 +10,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from flanneld.desired import Forward, Vxlan, alias, is_inside, network_of
+from flanneld.desired import Forward, Neighbour, Vxlan, alias, is_inside, network_of
 from flanneld.kernel.entries import RTPROT_FLANNEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from flanneld.desired import Address, AnyNetwork, Desired, Neighbour, Route
+    from flanneld.desired import Address, AnyNetwork, Desired, Route
     from flanneld.kernel.entries import RouteEntry
     from flanneld.kernel.present import Present
     from flanneld.kernel.vxlan import VxlanLink
 
+Keyed = TypeVar("Keyed", Neighbour, Forward)
 Action = Literal["add", "change", "replace", "remove"]
 _SIGNS = {"add": "+", "change": "~", "replace": "!", "remove": "-"}
 
@@ -68,10 +69,25 @@ def difference(desired: Desired, present: Present) -> Difference:
         for change in devices
         if isinstance(change.value, Vxlan) and change.action != "change"
     }
+    ours = {device.name for device in desired.devices}
     entries = (
         *_sorted(_addresses(desired, present, fresh)),
-        *_sorted(_neighbours(desired, present, fresh)),
-        *_sorted(_forwards(desired, present, fresh)),
+        *_sorted(
+            _keyed(
+                desired.neighbours,
+                (entry for entry in present.neighbours if entry.link not in fresh),
+                ours,
+                lambda entry: entry.address,
+            )
+        ),
+        *_sorted(
+            _keyed(
+                desired.forwards,
+                (entry for entry in present.forwards if entry.link not in fresh),
+                ours,
+                lambda entry: entry.mac,
+            )
+        ),
         *_sorted(_routes(desired, present)),
     )
     return Difference(tuple(devices), entries, tuple(problems))
@@ -183,32 +199,19 @@ def _addresses(desired: Desired, present: Present, fresh: set[str]) -> Iterator[
             yield Change("remove", address)
 
 
-def _neighbours(desired: Desired, present: Present, fresh: set[str]) -> Iterator[Change]:
-    there = {entry for entry in present.neighbours if entry.link not in fresh}
-    known = {(entry.link, entry.address) for entry in there}
-    keys = {(entry.link, entry.address) for entry in desired.neighbours}
-    for entry in desired.neighbours - there:
-        yield Change("change" if (entry.link, entry.address) in known else "add", entry)
-    ours = {device.name for device in desired.devices}
-    for entry in there - desired.neighbours:
-        if entry.link in ours and (entry.link, entry.address) not in keys:
+def _keyed(
+    wanted: frozenset[Keyed], there: Iterable[Keyed], ours: set[str], key: Callable[[Keyed], object]
+) -> Iterator[Change]:
+    """Compare entries of which the kernel holds one for each key: adding replaces it."""
+    found = {(entry.link, key(entry)): entry for entry in there}
+    keys = {(entry.link, key(entry)) for entry in wanted}
+    for entry in wanted:
+        present = found.get((entry.link, key(entry)))
+        if present != entry:
+            yield Change("add" if present is None else "change", entry)
+    for where, entry in found.items():
+        if entry.link in ours and where not in keys:
             yield Change("remove", entry)
-
-
-def _forwards(desired: Desired, present: Present, fresh: set[str]) -> Iterator[Change]:
-    there = {key: remotes for key, remotes in present.forwards.items() if key[0] not in fresh}
-    keys = set()
-    for entry in desired.forwards:
-        keys.add((entry.link, entry.mac))
-        remotes = there.get((entry.link, entry.mac), ())
-        if remotes == (entry.remote,):
-            continue
-        action: Action = "replace" if len(remotes) > 1 else "change" if remotes else "add"
-        yield Change(action, entry)
-    ours = {device.name for device in desired.devices}
-    for (link, mac), remotes in there.items():
-        if link in ours and (link, mac) not in keys:
-            yield Change("remove", Forward(link, mac, remotes[0]))
 
 
 def _routes(desired: Desired, present: Present) -> Iterator[Change]:

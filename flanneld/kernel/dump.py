@@ -6,10 +6,9 @@ grow with the node's other links and routes. Must not know: what is wrong with i
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from flanneld.desired import Address, Neighbour
+from flanneld.desired import Address, Forward, Neighbour
 from flanneld.kernel import entries, offload, vxlan
 from flanneld.kernel.present import Present, Settings
 from netlink import rtnl, sysctl
@@ -17,7 +16,7 @@ from netlink import rtnl, sysctl
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flanneld.desired import AnyAddress, Desired
+    from flanneld.desired import Desired
     from flanneld.kernel.vxlan import VxlanLink
     from netlink.handle import Handle
     from netlink.link import Link
@@ -46,7 +45,7 @@ def read(handle: Handle, desired: Desired) -> Present:
         settings={name: _settings(name) for name in wanted & vxlans.keys()},
         addresses=frozenset(_addresses(handle, flannels)),
         neighbours=frozenset(_neighbours(handle, wanted, vxlans)),
-        forwards=_forwards(handle, wanted, vxlans),
+        forwards=frozenset(_forwards(handle, wanted, vxlans)),
         routes=tuple(_routes(handle, desired)),
         names=names,
     )
@@ -97,15 +96,13 @@ def _neighbours(
 
 def _forwards(
     handle: Handle, names: set[str], devices: Mapping[str, VxlanLink]
-) -> dict[tuple[str, str], tuple[AnyAddress, ...]]:
-    remotes: dict[tuple[str, str], tuple[AnyAddress, ...]] = defaultdict(tuple)
+) -> Iterable[Forward]:
     for name in names & devices.keys():
         index = devices[name].link.index
         for message in handle.dump_of(entries.dump_forwards(index)):
             found = entries.decode_forward(message)
             if found is not None and found[0] == index:
-                remotes[name, found[1]] += (found[2],)
-    return remotes
+                yield Forward(name, found[1], found[2])
 
 
 def _routes(handle: Handle, desired: Desired) -> Iterable[entries.RouteEntry]:

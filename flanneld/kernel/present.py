@@ -10,7 +10,7 @@ from flanneld.desired import Route
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flanneld.desired import Address, AnyAddress, Neighbour
+    from flanneld.desired import Address, Forward, Neighbour
     from flanneld.kernel.entries import RouteEntry
     from flanneld.kernel.vxlan import VxlanLink
     from netlink.link import Link
@@ -30,8 +30,7 @@ class Present:
 
     ``links`` are those that the desired state names, as far as they exist, and all VXLAN devices;
     ``vxlans`` the latter. Neighbours, FDB entries and addresses are those of VXLAN devices that
-    are desired or stale. ``forwards`` are the remotes of a (link, MAC), as ``entries`` decodes
-    them. Routes are those of our protocol and of Go's.
+    are desired or stale. Routes are those of our protocol and of Go's.
     """
 
     links: Mapping[str, Link] = field(default_factory=dict)
@@ -39,7 +38,7 @@ class Present:
     settings: Mapping[str, Settings] = field(default_factory=dict)
     addresses: frozenset[Address] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
-    forwards: Mapping[tuple[str, str], tuple[AnyAddress, ...]] = field(default_factory=dict)
+    forwards: frozenset[Forward] = frozenset()
     routes: tuple[RouteEntry, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
 

@@ -33,41 +33,37 @@ def requests(change: Change, indexes: Mapping[str, int]) -> list[Message]:
             return [entries.del_neighbour(indexes[value.link], value.address)]
         return [entries.new_neighbour(indexes[value.link], value.address, value.mac)]
     if isinstance(value, Forward):
-        return _forward(change, value, indexes[value.link])
+        if removed:
+            return [entries.del_forward(indexes[value.link], value.mac)]
+        return [entries.new_forward(indexes[value.link], value.mac, value.remote)]
     raise TypeError(f"{change} is no change of an entry")
 
 
-def _forward(change: Change, entry: Forward, index: int) -> list[Message]:
-    """Replacing changes the first remote alone: an entry with several goes before."""
-    wanted = entries.new_forward(index, entry.mac, entry.remote)
-    if change.action in {"remove", "replace"}:
-        gone = entries.del_forward(index, entry.mac)
-        return [gone] if change.action == "remove" else [gone, wanted]
-    return [wanted]
-
-
 def _route(change: Change, route: Route, indexes: Mapping[str, int]) -> list[Message]:
-    """Exchange routes without a moment between them in which there is none.
+    """Exchange routes without a moment between them in which there is none, where that can be.
 
     NLM_F_REPLACE replaces the first route of a destination and metric, whoever made it. IPv4
     takes the new one before the others instead. IPv6 would make both hops of one route, so there
-    it is replaced, all hops at once. A route that differs in flags alone cannot be told from its
-    successor by a delete, and goes first.
+    it is replaced, all hops at once.
     """
     old = [entries.del_route(entry) for entry in change.held]
     if change.action == "remove":
         return old
     index = 0 if route.blackhole else indexes[route.link]
     hop = entries.Hop(index, route.gateway, route.onlink, route.scope_link, route.blackhole)
-    if not change.held:
-        return [entries.new_route(route.destination, hop, NLM_F_EXCL)]
+    if not change.held or any(_is_in_the_way(entry, hop) for entry in change.held):
+        return [*old, entries.new_route(route.destination, hop, NLM_F_EXCL)]
     if route.destination.version == 6:
         return [entries.new_route(route.destination, hop, NLM_F_REPLACE)]
-    new = entries.new_route(route.destination, hop, 0)
-    if any(_would_match(entry, hop) for entry in change.held):
-        return [*old, new]
-    return [new, *old]
+    return [entries.new_route(route.destination, hop, 0), *old]
 
 
-def _would_match(entry: entries.RouteEntry, hop: entries.Hop) -> bool:
+def _is_in_the_way(entry: entries.RouteEntry, hop: entries.Hop) -> bool:
+    """Whether a route must go before its successor can come.
+
+    One that differs in flags alone cannot be told from it by a delete. And IPv6 refuses an onlink
+    gateway that it can reach by another link (net/ipv6/route.c, ip6_route_check_nh_onlink).
+    """
+    if entry.destination.version == 6 and hop.onlink:
+        return entry.hop.ifindex != hop.ifindex
     return entry.protocol == entries.RTPROT_FLANNEL and entry.hop[:2] == hop[:2]
