@@ -119,9 +119,12 @@ def _flat(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
 def _report(error: BaseException) -> None:
     """Log why the daemon ends; one that nobody foresaw with its trace."""
     from flanneld.external import ExternalError
+    from flanneld.files import Locked
     from flanneld.subnet.manager import Exhausted, Revoked
 
-    foreseen = isinstance(error, Revoked | Exhausted | ExternalError | OSError | ValueError)
+    foreseen = isinstance(
+        error, Revoked | Exhausted | ExternalError | Locked | OSError | ValueError
+    )
     trace = None if foreseen else error
     name = "lease lost" if isinstance(error, Revoked) else type(error).__name__
     _log.error("ending: %s: %s", name, error, exc_info=trace)

@@ -14,7 +14,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from flanneld import health, identity, node, state, subnet_env
+from flanneld import files, health, identity, node, state, subnet_env
 from flanneld.backend.base import Identity
 from flanneld.backend.registry import backend_for
 from flanneld.dataplane import DataPlane
@@ -31,6 +31,7 @@ from flanneld.traffic import TrafficKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from io import BufferedWriter
 
     from flanneld.backend.base import Backend, External
     from flanneld.config import NetConf
@@ -68,10 +69,14 @@ class Daemon:
     async def run(self) -> None:
         """Go on until cancelled.
 
-        Revoked, Exhausted, ConfigError, ExternalError, or ValueError of the backend, end it.
+        Locked, Revoked, Exhausted, ConfigError, ExternalError or OSError end it.
         """
-        if self._options.healthz_port:
-            await self._serve()
+        with self._alone():
+            if self._options.healthz_port:
+                await self._serve()
+            await self._serve_network()
+
+    async def _serve_network(self) -> None:
         conf = await self._patiently("the network's configuration", self._manager.config)
         self._backend = backend_for(conf)
         self._node = await self._join(conf)
@@ -264,6 +269,17 @@ class Daemon:
             _log.warning("the commands will see an old state: %s", error)
 
     # ---------------------------------------------------------------------------------- small parts
+
+    def _alone(self) -> BufferedWriter:
+        """Be the only daemon with this subnet.env; Locked if there is one."""
+        file = self._options.subnet_file
+        try:
+            return files.lock(state.lock_path(file))
+        except files.Locked as error:
+            raise files.Locked(
+                f"another flanneld writes {file} ({error}): stop it, or give this one another"
+                " --subnet-file"
+            ) from None
 
     async def _serve(self) -> None:
         address, port = str(self._options.healthz_ip), self._options.healthz_port

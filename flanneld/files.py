@@ -1,9 +1,18 @@
-"""Files that are never seen half-written: a temporary one beside it, then a rename."""
+"""Files that are never seen half-written, and a lock that dies with its holder."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from io import BufferedWriter
+
+
+class Locked(Exception):
+    """Another process holds the lock; ``str`` names the file."""
 
 
 def write(path: str, content: bytes, *, durable: bool = True, mode: int = 0o644) -> None:
@@ -34,6 +43,21 @@ def read(path: str) -> bytes | None:
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def lock(path: str) -> BufferedWriter:
+    """Take the lock that a file stands for, until what is given is closed, or the process ends.
+
+    The file itself stays.  Locked if another process holds it; OSError.
+    """
+    os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
+    file = open(path, "ab")  # noqa: SIM115 - the caller closes it
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Locked(f"{path} is locked by another process") from None
+    return file
 
 
 def _mode(path: str, default: int) -> int:

@@ -59,6 +59,11 @@ def path(subnet_file: str) -> str:
     return f"{subnet_file.removesuffix('.env')}.state.json"
 
 
+def lock_path(subnet_file: str) -> str:
+    """Where the lock of the daemon is that writes this ``subnet.env``: ``.../subnet.lock``."""
+    return f"{subnet_file.removesuffix('.env')}.lock"
+
+
 def settings(options: Options) -> Settings:
     """Take the flags that the commands need."""
     return Settings(

@@ -29,25 +29,30 @@ def free_port() -> int:
 
 @dataclass
 class EtcdServer:
-    """One member; ``tls`` are extra flags for the server, ``client`` the same for etcdctl."""
+    """One member; ``tls`` are extra flags for the server, ``client`` the same for etcdctl.
+
+    ``enter`` is a command that starts it and etcdctl elsewhere, where ``host`` is its address.
+    """
 
     folder: Path
     tls: tuple[str, ...] = ()
     client: tuple[str, ...] = ()
     user: str = ""
+    host: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
     ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.ports[0]}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.ports[0]}"
 
     def start(self) -> None:
-        peer = f"http://127.0.0.1:{self.ports[1]}"
+        peer = f"http://{self.host}:{self.ports[1]}"
         log = (self.folder / "etcd.log").open("ab")
         self.process = subprocess.Popen(
             [
-                *("setpriv", "--pdeathsig", "KILL", "etcd", "--name", "one"),
+                *("setpriv", "--pdeathsig", "KILL", *self.enter, "etcd", "--name", "one"),
                 *("--data-dir", str(self.folder / "data"), "--unsafe-no-fsync"),
                 *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
                 *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
@@ -87,7 +92,7 @@ class EtcdServer:
     def _ctl(self, *argv: str, text: str = "") -> subprocess.CompletedProcess[str]:
         login = ("--user", self.user) if self.user else ()
         return subprocess.run(
-            ["etcdctl", "--endpoints", self.url, *self.client, *login, *argv],
+            [*self.enter, "etcdctl", "--endpoints", self.url, *self.client, *login, *argv],
             env={**os.environ, "ETCDCTL_API": "3"},
             input=text,
             capture_output=True,
