@@ -12,10 +12,9 @@ import os
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from flanneld import state, subnet_env
+from flanneld import files, state, subnet_env
 from flanneld.commands import arguments
 from flanneld.desired import Desired
-from flanneld.diagnosis.node import is_running
 from flanneld.kernel.reconciler import Reconciler
 from flanneld.rules.manager import Rules
 from flanneld.rules.programs import RulesError
@@ -43,17 +42,20 @@ async def run(argv: list[str]) -> int:
     )
     wanted = made.parse_args(argv)
     try:
-        networks = EVERYTHING if wanted.all else _networks(wanted.subnet_file)
+        with files.lock(state.lock_path(wanted.subnet_file)):
+            networks = EVERYTHING if wanted.all else _networks(wanted.subnet_file)
+            removed, left = await _remove(networks)
+            removed += _unlink(_files(wanted.subnet_file, wanted.data_dir))
+    except files.Locked:
+        return arguments.fail("cleanup", StateError("flanneld runs: stop it first"))
     except (StateError, OSError) as error:
         return arguments.fail("cleanup", error)
-    removed, left = await _remove(networks)
-    removed += _unlink(_files(wanted.subnet_file, wanted.data_dir))
     arguments.show([*(f"removed {one}" for one in removed), *(f"left {one}" for one in left)])
     return 1 if left else 0
 
 
 def _networks(subnet_file: str) -> frozenset[AnyNetwork]:
-    """Find the networks of the daemon that wrote this file; StateError if it still runs."""
+    """Find the networks of the daemon that wrote this file; StateError if nothing tells."""
     networks = set(subnet_env.previous(subnet_file).networks)
     try:
         known = state.load(subnet_file)
@@ -64,8 +66,6 @@ def _networks(subnet_file: str) -> frozenset[AnyNetwork]:
             f"neither {subnet_file} nor a state beside it exists: nothing says which network was"
             " this node's; --all removes what any flannel left"
         ) from None
-    if is_running(known.pid):
-        raise StateError(f"flanneld runs as process {known.pid}: stop it first")
     return frozenset(networks | {net for net in (known.conf.network, known.conf.network6) if net})
 
 

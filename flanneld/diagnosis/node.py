@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flanneld import state, subnet_env, target
+from flanneld import files, state, subnet_env, target
 from flanneld.backend.registry import backend_for
 from flanneld.kernel import dump
 from flanneld.kernel.difference import difference
@@ -63,7 +63,7 @@ async def view(subnet_file: str) -> View:
         difference=difference(desired, present),
         rules=await _rules(known),
         mtu=backend.mtu(known.external),
-        running=is_running(known.pid),
+        running=is_running(known),
     )
 
 
@@ -75,11 +75,17 @@ async def _rules(known: State) -> tuple[str, ...]:
         return (str(error),)
 
 
-def is_running(pid: int) -> bool:
-    """Whether this process is a flanneld: its number may have passed on to another program."""
+def is_running(known: State) -> bool:
+    """Whether the daemon of this state runs: here, or as another container sees its processes."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
+        with open(f"/proc/{known.pid}/cmdline", "rb") as file:
             words = file.read().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return any(os.path.basename(word).startswith(b"flanneld") for word in words[:3])
+        words = []
+    if any(os.path.basename(word).startswith(b"flanneld") for word in words[:3]):
+        return True
+    try:
+        files.lock(state.lock_path(known.settings.subnet_file)).close()
+    except files.Locked:
+        return True
+    return False

@@ -284,17 +284,20 @@ def test_others_are_left_alone(foreign: str) -> None:
     assert snapshot() == whole
 
 
-def snapshot() -> list[str]:
-    return [
-        sh(command)
+def snapshot() -> dict[str, object]:
+    told = {
+        command: sh(command)
         for command in (
-            "ip -4 route show table all",
-            "ip -6 route",
+            "ip -4 route show table all | sed 's/ linkdown//'",
+            "ip -6 route | grep -v fe80 || true",
             "ip neighbour show nud permanent nud noarp | grep -Ev '^(ff02|224)' | sort",
             "bridge fdb | sort",
-            "ip -brief address; ip link",
         )
-    ]
+    }
+    names = ("lo", "eth0", "flannel.1", "flannel.9", "cni0")
+    links = [found for name in names if (found := link(name)) is not None]
+    kept = ("ifname", "address", "mtu", "ifalias", "linkinfo")
+    return {**told, "links": [{key: one.get(key) for key in kept} for one in links]}
 
 
 @pytest.mark.parametrize(
