@@ -104,7 +104,7 @@ def lower_ttl(body: bytearray) -> None:
 
 
 def receive(streams: int) -> None:
-    """Print how many bytes came, once all connections have ended."""
+    """Print how many bytes came, and in how many seconds, once all connections have ended."""
     with socket.create_server(("", 5001)) as server:
         print("ready", flush=True)
         sockets = [server.accept()[0] for _ in range(streams)]
@@ -114,6 +114,7 @@ def receive(streams: int) -> None:
         poll.register(fd, select.EPOLLIN)
     buffer = bytearray(1 << 20)
     total = 0
+    started = time.monotonic()
     while by_fd:
         for fd, _ in poll.poll():
             size = by_fd[fd].recv_into(buffer)
@@ -121,7 +122,7 @@ def receive(streams: int) -> None:
             if not size:
                 poll.unregister(fd)
                 del by_fd[fd]
-    print(total, flush=True)
+    print(total, time.monotonic() - started, flush=True)
 
 
 def send(to: str, seconds: float, streams: int) -> None:
@@ -188,14 +189,13 @@ def way(name: str) -> Iterator[None]:
 def gigabits(name: str, seconds: float, streams: int) -> float:
     """Measure one way once, at the receiver."""
     with way(name), program("two", "receive", str(streams)) as receiver:
-        started = time.monotonic()
         argv = ["send", str(pods(2)[1]), str(seconds), str(streams)]
         subprocess.run(
             ["ip", "netns", "exec", "one", sys.executable, "-m", "bench.udp", *argv], check=True
         )
         assert receiver.stdout is not None
-        size = int(receiver.stdout.readline())
-        return size * 8 / (time.monotonic() - started) / 1e9
+        size, took = map(float, receiver.stdout.readline().split())
+        return size * 8 / took / 1e9
 
 
 def contest(rounds: int, seconds: float, streams: int) -> None:
@@ -233,7 +233,7 @@ def main(argv: list[str]) -> None:
             if "FLANNEL_BENCH" not in os.environ:
                 os.environ["FLANNEL_BENCH"] = "1"
                 private = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
-                mount = "mount -t tmpfs none /run && exec \"$0\" \"$@\""
+                mount = 'mount -t tmpfs none /run && exec "$0" "$@"'
                 again = [sys.executable, "-m", "bench.udp", *argv]
                 os.execvp("unshare", [*private, "--mount-proc", "sh", "-c", mount, *again])
             contest(options.rounds, options.seconds, options.streams)

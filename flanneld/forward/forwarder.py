@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from flanneld.forward import merge, packet
 from flanneld.forward.datagram import SOL_UDP, UDP_GRO, UDP_SEGMENT
-from flanneld.forward.runs import MOST, runs
+from flanneld.forward.runs import most, runs
 from flanneld.forward.table import Table
 
 if TYPE_CHECKING:
@@ -53,11 +53,12 @@ class Forwarder:
         self._strict = strict
         self._read: Callable[[list[bytearray | memoryview]], int] = partial(os.readv, tun)
         self._segments = True
-        self._out = bytearray(MOST * mtu)
+        self._most = most(mtu)
+        self._out = bytearray(self._most * mtu)
         self._out_view = memoryview(self._out)
         self._slots: list[list[bytearray | memoryview]] = [
             [bytearray(len(merge.NO_VNET)), self._out_view[at : at + mtu]]
-            for at in range(0, MOST * mtu, mtu)
+            for at in range(0, self._most * mtu, mtu)
         ]
         self._in = bytearray(_LARGEST)
         self._in_view = memoryview(self._in)
@@ -83,7 +84,7 @@ class Forwarder:
             ]
         for run in runs(lengths, nodes):
             self._send(run, lengths)
-        return len(read) == MOST
+        return len(read) == self._most
 
     def _nodes(self, count: int) -> list[str | None]:
         """Find each packet's node; None for those that are answered or dropped here."""

@@ -3,7 +3,8 @@
 UDP_GRO (udp(7)) gives the datagrams of a flow in one buffer, at equal distances.  Those that
 continue one another become one packet with a header that tells the kernel how to part it again, so
 that it passes the node's stack and the pod's once.  The kernel's own rules for this apply: same
-addresses, ports, options and acknowledgement; sequence without a gap; only the last pushes.
+addresses, ports, options and acknowledgement; sequence without a gap.  A push in the middle is
+pushed at the end: both arrive at once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NO_VNET = bytes(VNET.size)
 
 _NEEDS_CSUM, _GSO_TCPV4 = 1, 1
 _CSUM_AT = 16  # where a TCP header has its checksum
-_ACK, _PUSH = 0x10, 0x08
+_DATA_FLAGS = bytes([0x10, 0x18])  # ACK, and PSH or not
 _FEWEST = 3  # fewer are not worth the look
 _LONGEST = 0xFFFF
 _IP, _TCP = packet.HEADER, 20
@@ -66,10 +67,11 @@ def _run(buffer: bytearray, at: int, size: int, stride: int) -> int:
         # How many at the front are as the first; strip is the fastest that there is.
         alike = whole - len(column.lstrip(column[:1]))
         count = min(count, alike)
+    flags = buffer[at + _FLAGS : at + count * stride : stride]
+    count -= len(flags.lstrip(_DATA_FLAGS))
     count = _in_sequence(buffer, at, stride, payload, count)
-    count, pushed = _until_push(buffer, at, stride, count)
     last = at + count * stride
-    if not pushed and count == whole and last < size < last + stride:
+    if count == whole and last < size < last + stride:
         count += _continues(buffer, at, last, size - last, payload * count)
     return count
 
@@ -83,7 +85,7 @@ def _header(buffer: bytearray, at: int, length: int) -> int:
         or buffer[at + 9] != packet.TCP
         or buffer[at + 6] & 0x3F  # a fragment
         or buffer[at + 7]
-        or buffer[at + _FLAGS] != _ACK
+        or buffer[at + _FLAGS] not in _DATA_FLAGS
     ):
         return 0
     head = _IP + (buffer[at + 32] >> 4) * 4
@@ -107,15 +109,6 @@ def _in_sequence(buffer: bytearray, at: int, stride: int, payload: int, count: i
     return count
 
 
-def _until_push(buffer: bytearray, at: int, stride: int, count: int) -> tuple[int, bool]:
-    """Cut the run behind the first segment that pushes, or before one with another flag."""
-    flags = buffer[at + _FLAGS : at + count * stride : stride]
-    plain = count - len(flags.lstrip(bytes([_ACK])))
-    if plain < count and flags[plain] == _ACK | _PUSH:
-        return plain + 1, True
-    return plain, plain < count
-
-
 def _continues(buffer: bytearray, at: int, last: int, length: int, behind: int) -> bool:
     """Whether the shorter packet at ``last`` belongs to the run: ``behind`` is its place there."""
     head = _IP + (buffer[at + 32] >> 4) * 4
@@ -128,7 +121,7 @@ def _continues(buffer: bytearray, at: int, last: int, length: int, behind: int) 
             buffer[last + byte] == buffer[at + byte]
             for byte in (*_BUT_LENGTH, *range(_IP + _TCP, head))
         )
-        and buffer[last + _FLAGS] | _PUSH == _ACK | _PUSH
+        and buffer[last + _FLAGS] in _DATA_FLAGS
         and int.from_bytes(buffer[last + _SEQUENCE : last + _SEQUENCE + 4], "big")
         == sequence & 0xFFFFFFFF
     )
@@ -142,14 +135,13 @@ def _joined(
         return
     head = _IP + (buffer[at + 32] >> 4) * 4
     payloads = [view[start + head : min(start + stride, end)] for start in range(at, end, stride)]
-    last = at + (len(payloads) - 1) * stride
     total = head + sum(map(len, payloads))
     header = buffer[at : at + head]
     struct.pack_into("!H", header, 2, total)
     header[8] -= 1
     header[10:12] = b"\0\0"
     struct.pack_into("!H", header, 10, packet.checksum(header[:_IP]))
-    header[_FLAGS] = buffer[last + _FLAGS]
+    header[_FLAGS] = max(buffer[at + _FLAGS : end : stride])  # pushed if any of them is
     pseudo = header[12:20] + struct.pack("!HH", packet.TCP, total - _IP)
     struct.pack_into("!H", header, _IP + _CSUM_AT, 0xFFFF - packet.checksum(pseudo))
     vnet = VNET.pack(_NEEDS_CSUM, _GSO_TCPV4, head, stride - head, _IP, _CSUM_AT)

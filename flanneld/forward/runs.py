@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-LONGEST = 65507  # bytes of payload that one call takes: an IPv4 datagram's
-MOST = 64  # segments that every kernel takes (UDP_MAX_SEGMENTS before it was raised)
+_LONGEST = 65507  # bytes of payload that one call takes: an IPv4 datagram's
+_MOST = 64  # segments that every kernel takes (UDP_MAX_SEGMENTS before it was raised)
 
 
 class Run(NamedTuple):
@@ -23,6 +23,11 @@ class Run(NamedTuple):
     length: int
 
 
+def most(length: int) -> int:
+    """Give how many packets of a length one call can send; at least one."""
+    return max(1, min(_MOST, _LONGEST // max(1, length)))
+
+
 def runs(lengths: Sequence[int], nodes: Sequence[str | None]) -> Iterator[Run]:
     """Part packets into runs, in their order; those without a node are left out."""
     count = len(lengths)
@@ -32,7 +37,7 @@ def runs(lengths: Sequence[int], nodes: Sequence[str | None]) -> Iterator[Run]:
         if node is None:
             start += 1
             continue
-        limit = min(count, start + MOST, start + max(1, LONGEST // max(1, length)))
+        limit = min(count, start + most(length))
         end = start + 1
         while end < limit and nodes[end] == node and lengths[end] == length:
             end += 1
