@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, NoReturn
 
 from flanneld import target
+from flanneld.config import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -59,6 +60,7 @@ class DataPlane:
         self.peers: tuple[Lease, ...] = ()
         self.problems: tuple[str, ...] = ()
         self.ready = False
+        self._warned: frozenset[str] = frozenset()
 
     def settle(self, node: Node) -> None:
         """Take the node as it is now."""
@@ -93,29 +95,29 @@ class DataPlane:
 
     async def _pass(self, node: Node, leases: Mapping[str, Lease]) -> None:
         drift = self._desired is not None
-        if self._desired is None:
-            self.peers = tuple(lease for key, lease in leases.items() if key != node.lease.key)
-            self._desired = self._plan(node)
         try:
-            report = await self._reconciler.apply(self._desired)
-        except OSError as error:
-            _log.error("the kernel was not read or changed: %s", error)
-            self._conclude((f"the kernel was not read or changed: {error}",), complete=False)
+            desired = self._desired or self._plan(node, leases)
+            self._desired = desired  # until the leases change, which they may do from here on
+            report = await self._reconciler.apply(desired)
+        except (OSError, ConfigError) as error:
+            _log.error("the kernel was not brought in line: %s", error)
+            self._conclude((str(error),), complete=False)
             return
-        if report.changes:
-            count = len(report.changes)
-            (self._metrics.repaired if drift else self._metrics.changed).inc(count)
+        if report.changed:
+            (self._metrics.repaired if drift else self._metrics.changed).inc(report.changed)
             _log.info(
                 "drift repaired" if drift else "programmed",
-                extra={"entries": count, "peers": len(self.peers)},
+                extra={"entries": report.changed, "peers": len(self.peers)},
             )
-        for warning in report.warnings:
-            _log.debug("warning: %s", warning)
+        for warning in sorted(set(report.warnings) - self._warned):
+            _log.warning("%s", warning)
+        self._warned = frozenset(report.warnings)
         # A peer that publishes nonsense is a problem, but no reason for all nodes to be unready.
-        refused = set(report.problems) - set(self._desired.problems)
+        refused = set(report.problems) - set(desired.problems)
         self._conclude(report.problems, complete=not refused)
 
-    def _plan(self, node: Node) -> Desired:
+    def _plan(self, node: Node, leases: Mapping[str, Lease]) -> Desired:
+        self.peers = tuple(lease for key, lease in leases.items() if key != node.lease.key)
         return target.plan(
             self._backend,
             node.lease,
@@ -127,12 +129,10 @@ class DataPlane:
         )
 
     def _conclude(self, problems: tuple[str, ...], *, complete: bool) -> None:
-        for problem in problems:
-            if problem not in self.problems:
-                _log.warning("problem: %s", problem)
-        for problem in self.problems:
-            if problem not in problems:
-                _log.info("solved: %s", problem)
+        for problem in sorted(set(problems) - set(self.problems)):
+            _log.warning("problem: %s", problem)
+        for problem in sorted(set(self.problems) - set(problems)):
+            _log.info("solved: %s", problem)
         self.problems = problems
         self.ready = complete
         self._metrics.peers.set(len(self.peers))
