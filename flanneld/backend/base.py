@@ -7,13 +7,14 @@ planned by the type that each of them publishes, so a cluster can change its bac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
     from flanneld.desired import AnyAddress, AnyNetwork, Desired
+    from flanneld.forward.forwarding import Forwarding
     from flanneld.lease import Attributes, Lease
 
 
@@ -66,4 +67,13 @@ class Backend(Protocol):
         self, own: Lease, peers: Iterable[Lease], external: External, identity: Identity
     ) -> Desired:
         """Plan this node's devices, and the paths to all peers by the type each publishes."""
+        ...
+
+
+@runtime_checkable
+class Forwards(Protocol):
+    """What a backend has besides if packets pass through a process of the daemon's own."""
+
+    def forwarding(self, own: Lease, leases: Iterable[Lease], external: External) -> Forwarding:
+        """Plan the device and the process that moves its packets; pure, ``ValueError`` as above."""
         ...

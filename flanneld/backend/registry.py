@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flanneld.backend.alloc import AllocBackend
 from flanneld.backend.hostgw import HostGwBackend
+from flanneld.backend.udp import UdpBackend
 from flanneld.backend.vxlan import VxlanBackend
 from flanneld.config import ConfigError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _BACKENDS: dict[str, Callable[[NetConf], Backend]] = {
     "alloc": AllocBackend,
     "host-gw": HostGwBackend,
+    "udp": UdpBackend,
     "vxlan": VxlanBackend,
 }
 
