@@ -106,6 +106,7 @@ class Daemon:
                 )
         finally:
             events.close()
+            await plane.close()
 
     async def _join(self, conf: NetConf) -> Node:
         """Find this node's place in the underlay, its MACs, and lease its subnet."""

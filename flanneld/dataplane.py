@@ -12,13 +12,16 @@ import logging
 from typing import TYPE_CHECKING, NoReturn
 
 from flanneld import target
+from flanneld.backend.base import Forwards
 from flanneld.config import ConfigError
+from flanneld.forward.keeper import Keeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from flanneld.backend.base import Backend
     from flanneld.desired import AnyNetwork, Desired
+    from flanneld.forward.forwarding import Forwarding
     from flanneld.kernel.reconciler import Reconciler
     from flanneld.lease import Lease
     from flanneld.metrics import Metrics
@@ -52,6 +55,7 @@ class DataPlane:
         self._blackhole = blackhole
         self._earlier = tuple(earlier)
         self._passed = passed
+        self._keeper = Keeper(self.touch)
         self._wanted = asyncio.Event()
         self._since = 0.0
         self._node: Node | None = None
@@ -93,11 +97,16 @@ class DataPlane:
                 self._metrics.latency.observe(loop.time() - since)
             await asyncio.sleep(min(_REST * (loop.time() - started), _LONGEST_REST_S))
 
+    async def close(self) -> None:
+        """End the process that moves packets, if there is one; what the kernel moves stays."""
+        await self._keeper.close()
+
     async def _pass(self, node: Node, leases: Mapping[str, Lease]) -> None:
         drift = self._desired is not None
         try:
             desired = self._desired or self._plan(node, leases)
             self._desired = desired  # until the leases change, which they may do from here on
+            hindrances = await self._keeper.apply(self._forwarding(node))
             report = await self._reconciler.apply(desired)
         except (OSError, ConfigError) as error:
             _log.error("the kernel was not brought in line: %s", error)
@@ -113,8 +122,13 @@ class DataPlane:
             _log.warning("%s", warning)
         self._warned = frozenset(report.warnings)
         # A peer that publishes nonsense is a problem, but no reason for all nodes to be unready.
-        refused = set(report.problems) - set(desired.problems)
-        self._conclude(report.problems, complete=not refused)
+        problems = (*hindrances, *report.problems)
+        self._conclude(problems, complete=not set(problems) - set(desired.problems))
+
+    def _forwarding(self, node: Node) -> Forwarding | None:
+        if not isinstance(self._backend, Forwards):
+            return None
+        return self._backend.forwarding(node.lease, self.peers, node.external)
 
     def _plan(self, node: Node, leases: Mapping[str, Lease]) -> Desired:
         self.peers = tuple(lease for key, lease in leases.items() if key != node.lease.key)

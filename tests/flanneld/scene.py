@@ -117,7 +117,8 @@ class Node:
         process = self.process
 
         def answers() -> bool:
-            assert process.poll() is None, self.log
+            if process.poll() is not None:
+                raise RuntimeError(f"{self.name} has ended\n{self.log}")
             return self.get("readyz") == "flanneld is ready"
 
         eventually(f"{self.name} ready\n{self.log}", answers)

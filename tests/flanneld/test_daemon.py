@@ -260,6 +260,23 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 @private
+def test_udp(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Backend={"Type": "udp"})
+    scene.start()
+    one, two = scene.nodes
+    assert one.env["FLANNEL_MTU"] == "1472"
+    assert scene.etcd.leases()[f"{one.base}-24"] == (
+        f'{{"PublicIP":"{one.address}","PublicIPv6":null}}'
+    )
+    eventually("packets pass", lambda: two.reaches(one.base))
+    assert one.end() == 0
+    eventually("the device is gone", lambda: not one.routes("flannel0"))
+    one.start()
+    one.ready()
+    eventually("packets pass again", lambda: two.reaches(one.base))
+
+
+@private
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_dual_stack(tmp_path: Path, backend: str) -> None:
     scene = Scene(
