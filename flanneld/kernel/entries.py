@@ -19,7 +19,7 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from netlink import nlmsg
 from netlink.inet import (
@@ -144,7 +144,7 @@ def _address(index: int, interface: AnyInterface, flags: int) -> bytes:
 def decode_address(message: Message) -> tuple[int, AnyInterface] | None:
     """Decode an address of global scope: ifindex, address."""
     body = message.body
-    family, length, _flags, scope, index = _IFADDR.unpack_from(body)
+    family, length, _flags, scope, index = _head(_IFADDR, body)
     if family not in _LENGTH or scope != RT_SCOPE_UNIVERSE:
         return None
     attrs = parse_attrs(body, _IFADDR.size)
@@ -174,7 +174,7 @@ def del_neighbour(index: int, address: AnyAddress) -> Message:
 
 def decode_neighbour(message: Message) -> tuple[int, AnyAddress, str] | None:
     """Decode a permanent neighbour: ifindex, address, MAC."""
-    family, index, state, _flags, _type = _NDMSG.unpack_from(message.body)
+    family, index, state, _flags, _type = _head(_NDMSG, message.body)
     if family not in _LENGTH or not state & NUD_PERMANENT:
         return None
     attrs = parse_attrs(message.body, _NDMSG.size)
@@ -206,7 +206,7 @@ def decode_forward(message: Message) -> tuple[int, str, AnyAddress] | None:
 
     The remote is UNUSUAL if the entry has a port, a VNI or an interface of its own.
     """
-    family, index, state, _flags, _type = _NDMSG.unpack_from(message.body)
+    family, index, state, _flags, _type = _head(_NDMSG, message.body)
     if family != _AF_BRIDGE or not state & NUD_PERMANENT:
         return None
     attrs = parse_attrs(message.body, _NDMSG.size)
@@ -253,7 +253,7 @@ def del_route(entry: RouteEntry) -> Message:
 def decode_route(message: Message) -> RouteEntry | None:
     """Decode a unicast or blackhole route of the main table."""
     body = message.body
-    family, length, source, tos, table, protocol, scope, kind, flags = RTMSG.unpack_from(body)
+    family, length, source, tos, table, protocol, scope, kind, flags = _head(RTMSG, body)
     if kind not in {RTN_UNICAST, RTN_BLACKHOLE} or family not in _LENGTH or source or tos:
         return None
     attrs = parse_attrs(body, RTMSG.size)
@@ -280,6 +280,12 @@ def decode_route(message: Message) -> RouteEntry | None:
         )
     odd = any(kind in attrs for kind in _ODD)
     return RouteEntry(destination, metric, protocol, hop, odd, body)
+
+
+def _head(layout: struct.Struct, body: bytes) -> tuple[Any, ...]:
+    if len(body) < layout.size:
+        raise ValueError(f"netlink message of {len(body)} bytes, its header has {layout.size}")
+    return layout.unpack_from(body)
 
 
 def _ip(packed: bytes) -> AnyAddress | None:

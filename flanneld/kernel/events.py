@@ -27,7 +27,7 @@ RTMGRP_IPV4_IFADDR = 0x10
 RTMGRP_IPV4_ROUTE = 0x40
 RTMGRP_IPV6_ROUTE = 0x400
 
-_GROUPS = (
+GROUPS = (
     handle.RTMGRP_LINK
     | RTMGRP_NEIGH
     | RTMGRP_IPV4_IFADDR
@@ -69,7 +69,7 @@ class Events:
 
     def open(self) -> None:
         """Subscribe. OSError."""
-        self._source = handle.Events(_GROUPS)
+        self._source = handle.Events(GROUPS)
         asyncio.get_running_loop().add_reader(self._source.fileno(), self._read)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from flanneld import target
 from flanneld.backend.registry import backend_for
 from flanneld.kernel.reconciler import Reconciler
 from tests.kernel.privatens import sh
-from tests.unit.flanneld.cluster import IDENTITY, conf, external, lease
+from tests.unit.flanneld.cluster import conf, external, identity, lease
 
 if TYPE_CHECKING:
     from flanneld.desired import Desired
@@ -35,13 +35,18 @@ def up(*, other: str = "192.168.9.254") -> None:
 
 
 def plan(
-    *peers: Lease, kind: str = "vxlan", families: str = "4", blackhole: bool = False, **keys: Any
+    *peers: Lease,
+    n: int = 1,
+    kind: str = "vxlan",
+    families: str = "4",
+    blackhole: bool = False,
+    **keys: Any,
 ) -> Desired:
-    """Plan for node 1 among these peers."""
+    """Plan for node N among these peers."""
     made = backend_for(conf(kind, families=families, **keys))
-    own = lease(1, kind, families=families)
-    outer = external(families=families, index=socket.if_nametoindex("eth0"))
-    return target.plan(made, own, peers, outer, IDENTITY, blackhole=blackhole)
+    own = lease(n, kind, families=families)
+    outer = external(n, families=families, index=socket.if_nametoindex("eth0"))
+    return target.plan(made, own, peers, outer, identity(n), blackhole=blackhole)
 
 
 def apply(desired: Desired) -> Report:

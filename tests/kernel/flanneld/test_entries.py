@@ -206,7 +206,7 @@ def test_a_link_that_is_down_is_told_once() -> None:
 def test_gos_state_is_taken_over_and_its_stale_entries_go() -> None:
     up()
     sh(
-        "ip link add flannel.1 address 02:00:00:00:04:01 mtu 1450 type vxlan id 1 dev eth0"
+        "ip link add flannel.1 address 02:00:00:04:00:01 mtu 1450 type vxlan id 1 dev eth0"
         " local 192.168.9.1 dstport 8472 nolearning;"
         "ip address add 10.244.1.0/32 dev flannel.1; ip link set flannel.1 up"
     )
@@ -296,7 +296,7 @@ def snapshot() -> dict[str, object]:
     }
     names = ("lo", "eth0", "flannel.1", "flannel.9", "cni0")
     links = [found for name in names if (found := link(name)) is not None]
-    kept = ("ifname", "address", "mtu", "ifalias", "linkinfo")
+    kept = ("ifname", "ifindex", "address", "mtu", "ifalias")
     return {**told, "links": [{key: one.get(key) for key in kept} for one in links]}
 
 

@@ -12,7 +12,7 @@ from tests.kernel.privatens import private, sh
 from tests.unit.flanneld.cluster import IDENTITY, lease
 
 GO = (
-    "ip link add flannel.1 address 02:00:00:00:04:01 mtu 1450 type vxlan id 1 dev eth0"
+    "ip link add flannel.1 address 02:00:00:04:00:01 mtu 1450 type vxlan id 1 dev eth0"
     " local 192.168.9.1 dstport 8472 nolearning;"
     "ip address add 10.244.1.0/32 dev flannel.1; ip link set flannel.1 up"
 )

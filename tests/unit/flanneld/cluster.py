@@ -10,7 +10,17 @@ from flanneld import config
 from flanneld.backend.base import External, Identity
 from flanneld.lease import Attributes, Lease
 
-IDENTITY = Identity("02:00:00:00:04:01", "02:00:00:00:06:01")
+
+def identity(n: int) -> Identity:
+    """The MACs of node N's devices."""
+    return Identity(_mac("04", n), _mac("06", n))
+
+
+def _mac(family: str, n: int) -> str:
+    return f"02:00:00:{family}:{n >> 8:02x}:{n & 0xFF:02x}"
+
+
+IDENTITY = identity(1)
 
 
 def conf(type_: str = "vxlan", *, families: str = "4", **backend: Any) -> config.NetConf:
@@ -25,10 +35,12 @@ def conf(type_: str = "vxlan", *, families: str = "4", **backend: Any) -> config
     return config.parse(json.dumps(document))
 
 
-def external(*, families: str = "46", name: str = "eth0", index: int = 2, **more: Any) -> External:
-    """Node 1's interface."""
-    address = IPv4Address("192.168.9.1") if "4" in families else None
-    address6 = IPv6Address("fd09::1") if "6" in families else None
+def external(
+    n: int = 1, *, families: str = "46", name: str = "eth0", index: int = 2, **more: Any
+) -> External:
+    """Node N's interface."""
+    address = IPv4Address("192.168.9.0") + n if "4" in families else None
+    address6 = IPv6Address("fd09::") + n if "6" in families else None
     values: dict[str, Any] = {
         "mtu": 1500,
         "address": address,
@@ -43,10 +55,7 @@ def external(*, families: str = "46", name: str = "eth0", index: int = 2, **more
 def lease(n: int, kind: str = "vxlan", *, families: str = "4", **told: Any) -> Lease:
     """The lease of node N: `told` are fields of its attributes that differ."""
     four, six = "4" in families, "6" in families
-    data, data6 = (
-        {"VNI": 1, "VtepMAC": f"02:00:00:{family}:{n >> 8:02x}:{n & 0xFF:02x}"}
-        for family in ("04", "06")
-    )
+    data, data6 = ({"VNI": 1, "VtepMAC": _mac(family, n)} for family in ("04", "06"))
     values: dict[str, Any] = {
         "public_ip": IPv4Address("192.168.9.0") + n if four else None,
         "public_ip6": IPv6Address("fd09::") + n if six else None,

@@ -19,7 +19,7 @@ DEVICE = Vxlan(
     port=0,
     underlay="eth0",
     local=IPv4Address("192.168.9.1"),
-    mac="02:00:00:00:04:01",
+    mac="02:00:00:04:00:01",
     mtu=1450,
     alias="flanneld 10.244.0.0/16",
 )
@@ -29,7 +29,7 @@ DEVICE6 = Vxlan(
     port=0,
     underlay="eth0",
     local=IPv6Address("fd09::1"),
-    mac="02:00:00:00:06:01",
+    mac="02:00:00:06:00:01",
     mtu=1430,
     alias="flanneld fd44::/48",
 )
@@ -140,15 +140,15 @@ def test_behind_nat_the_tunnel_starts_at_the_own_address() -> None:
             "4",
             (
                 '{"PublicIP":"192.168.9.1","PublicIPv6":null,"BackendType":"vxlan",'
-                '"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:04:01"}}'
+                '"BackendData":{"VNI":1,"VtepMAC":"02:00:00:04:00:01"}}'
             ),
         ),
         (
             "46",
             (
                 '{"PublicIP":"192.168.9.1","PublicIPv6":"fd09::1","BackendType":"vxlan",'
-                '"BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:04:01"},'
-                '"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:00:06:01"}}'
+                '"BackendData":{"VNI":1,"VtepMAC":"02:00:00:04:00:01"},'
+                '"BackendV6Data":{"VNI":1,"VtepMAC":"02:00:00:06:00:01"}}'
             ),
         ),
     ],
