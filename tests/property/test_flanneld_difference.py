@@ -1,4 +1,4 @@
-"""Of any two states: carrying out the difference leads from one to the other, and harms no other."""
+"""Of any two states: what the difference says leads from one to the other, and harms no other."""
 
 from __future__ import annotations
 
