@@ -12,17 +12,15 @@ import os
 import time
 from contextlib import aclosing
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from flanneld import files, health, identity, node, state, subnet_env
-from flanneld.backend.base import Identity
+from flanneld import files, health, joining, node, state, subnet_env
 from flanneld.backend.registry import backend_for
 from flanneld.dataplane import DataPlane
 from flanneld.external import ExternalError
 from flanneld.kernel.events import Events
 from flanneld.kernel.reconciler import Reconciler
 from flanneld.metrics import Metrics
-from flanneld.node import Node
 from flanneld.notify import notify
 from flanneld.pace import delays, every, patiently
 from flanneld.program import own_version
@@ -30,21 +28,16 @@ from flanneld.subnet.manager import StoreError
 from flanneld.traffic import TrafficKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from io import BufferedWriter
 
     from flanneld.backend.base import Backend, External
-    from flanneld.config import NetConf
-    from flanneld.lease import Lease
+    from flanneld.node import Node
     from flanneld.options import Options
     from flanneld.subnet.manager import Manager
 
-T = TypeVar("T")
-
 _log = logging.getLogger(__name__)
 
-TICK_S = 10.0
-_NOBODY = Identity()
+TICK_S = 30.0  # events come first: this is for what none of them has told
 
 
 class Daemon:
@@ -77,9 +70,16 @@ class Daemon:
             await self._serve_network()
 
     async def _serve_network(self) -> None:
-        conf = await self._patiently("the network's configuration", self._manager.config)
+        conf = await patiently("the network's configuration", self._manager.config, self._failed)
         self._backend = backend_for(conf)
-        self._node = await self._join(conf)
+        self._node = await joining.join(
+            self._options,
+            conf,
+            self._backend,
+            self._manager,
+            reconciler=self._reconciler,
+            failed=self._failed,
+        )
         self._rules = TrafficKeeper(self._settings, self._previous.networks, self._metrics)
         self._plane = DataPlane(
             self._backend,
@@ -89,53 +89,35 @@ class Daemon:
             earlier=self._previous.networks,
             passed=self._passed,
         )
+        await self._rules.keep(self._node)  # before the first pod can want them
         self._settle(self._node)
         await self._work(self._plane)
 
     async def _work(self, plane: DataPlane) -> None:
-        events = Events(plane.touch, lambda: self._reconciler.watched)
+        stirred = asyncio.Event()
+
+        def changed() -> None:
+            stirred.set()
+            plane.touch()
+
+        async def tick() -> None:
+            plane.touch()
+
+        events = Events(changed, lambda: self._reconciler.watched)
         events.open()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._hold(), name="lease")
                 tasks.create_task(self._follow(plane), name="leases")
                 tasks.create_task(plane.run(), name="data plane")
-                tasks.create_task(every(TICK_S, self._look), name="node")
+                tasks.create_task(every(TICK_S, self._look, stirred), name="node")
+                tasks.create_task(every(TICK_S, tick), name="tick")
                 tasks.create_task(
                     every(self._options.iptables_resync, self._keep_rules), name="rules"
                 )
         finally:
             events.close()
             await plane.close()
-
-    async def _join(self, conf: NetConf) -> Node:
-        """Find this node's place in the underlay, its MACs, and lease its subnet."""
-        external = node.look(self._options, conf)
-        _log.info("external interface", extra=_described(external))
-        own = await self._patiently(
-            "the store", lambda: self._manager.own(self._backend.attributes(external, _NOBODY))
-        )
-        macs = await self._identity(external, own)
-        attributes = self._backend.attributes(external, macs)
-        lease = await self._patiently(
-            "a lease", lambda: self._manager.acquire(attributes, self._previous.lease)
-        )
-        _log.info("lease acquired", extra={"lease": lease.key, "expires": lease.expires})
-        return Node(conf, external, macs, lease)
-
-    async def _identity(self, external: External, own: Lease | None) -> Identity:
-        names, folder = self._backend.devices, self._options.data_dir
-        try:
-            kept = identity.load(folder, names, external)
-        except OSError as error:
-            _log.warning("the MACs of an earlier run are not known: %s", error)
-            kept = _NOBODY
-        macs = identity.resolve(names, await self._reconciler.macs(), kept, own)
-        try:
-            identity.save(folder, names, external, macs)
-        except OSError as error:
-            _log.warning("the MACs will not outlive a reboot: %s", error)
-        return macs
 
     # ------------------------------------------------------------------------------------- loops
 
@@ -169,8 +151,6 @@ class Daemon:
         if external != self._node.external:
             await self._move(external)
         self._settle(self._node)
-        if self._plane is not None:
-            self._plane.touch()
 
     async def _move(self, external: External) -> None:
         """Tell the others where this node is now; tried again at the next tick if that fails."""
@@ -183,7 +163,7 @@ class Daemon:
             self._failed()
             _log.warning("the node's change is not published yet: %s", error)
             return
-        _log.info("external interface changed", extra=_described(external))
+        _log.info("external interface changed", extra=node.described(external))
         self._node = replace(self._node, external=external, lease=lease)
 
     async def _keep_rules(self) -> None:
@@ -289,16 +269,5 @@ class Daemon:
         )
         _log.info("serving /healthz, /readyz, /metrics", extra={"address": address, "port": port})
 
-    async def _patiently(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(what, call, self._failed)
-
     def _failed(self) -> None:
         self._metrics.store_errors.inc()
-
-
-def _described(external: External) -> dict[str, object]:
-    """Name what the log says of the external interface."""
-    fields = ("name", "mtu", "address", "address6", "public_ip", "public_ip6")
-    pairs = {name: getattr(external, name) for name in fields}
-    pairs["interface"] = pairs.pop("name")  # `name` is the logger's own word
-    return {name: value for name, value in pairs.items() if value is not None}

@@ -29,3 +29,16 @@ def look(options: Options, conf: NetConf) -> External:
     """Find the external interface as it is now; ExternalError, OSError."""
     found = external.choose(options, conf, interfaces.read(options.iface_can_reach))
     return replace(found, onlink=underlay.onlink(found.name))
+
+
+def described(external: External) -> dict[str, object]:
+    """Name what the log says of the external interface."""
+    pairs = {
+        "interface": external.name,
+        "mtu": external.mtu,
+        "address": external.address,
+        "address6": external.address6,
+        "public_ip": external.public_ip,
+        "public_ip6": external.public_ip6,
+    }
+    return {name: value for name, value in pairs.items() if value is not None}

@@ -21,6 +21,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 FIRST_S = 0.5
 LONGEST_S = 30.0
+SHORTEST_S = 0.5
 
 
 def delays(first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> Iterator[float]:
@@ -43,8 +44,26 @@ async def patiently(what: str, call: Callable[[], Awaitable[T]], failed: Callabl
     raise AssertionError("the delays have no end")
 
 
-async def every(seconds: float, work: Callable[[], Awaitable[None]]) -> NoReturn:
-    """Do something now and again after each pause, for ever."""
+async def every(
+    seconds: float, work: Callable[[], Awaitable[None]], sooner: asyncio.Event | None = None
+) -> NoReturn:
+    """Do something now and again after each pause, for ever; ``sooner`` cuts a pause short.
+
+    Even then a pause lasts SHORTEST_S, in which what comes together is gathered.
+    """
     while True:
         await work()
-        await asyncio.sleep(seconds)
+        if sooner is None:
+            await asyncio.sleep(seconds)
+        else:
+            await _set_within(seconds, sooner)
+            await asyncio.sleep(SHORTEST_S)
+            sooner.clear()
+
+
+async def _set_within(seconds: float, event: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
