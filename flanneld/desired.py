@@ -58,7 +58,8 @@ def network_of(text: str) -> AnyNetwork | None:
 class Vxlan:
     """A VXLAN device (``ip link add NAME type vxlan ...``; IFLA_VXLAN_*, linux/if_link.h).
 
-    ``alias`` says whose it is: ``alias`` of the network that it serves, below.
+    ``alias`` says whose it is: that of the network it serves. ``tx_checksum_offload`` None leaves
+    the setting as somebody made it.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Vxlan:
     mtu: int
     gbp: bool = False
     learning: bool = False
-    tx_checksum_offload: bool = True
+    tx_checksum_offload: bool | None = None
     alias: str = ""
 
     def __str__(self) -> str:
@@ -79,7 +80,7 @@ class Vxlan:
             f"device {self.name} address {self.mac} mtu {self.mtu} type vxlan id {self.vni}{port}"
             f" dev {self.underlay} local {self.local}"
             f" {'learning' if self.learning else 'nolearning'}{' gbp' if self.gbp else ''}"
-            f"{'' if self.tx_checksum_offload else ' without tx checksum offload'}"
+            f"{' without tx checksum offload' if self.tx_checksum_offload is False else ''}"
         )
 
 
@@ -150,6 +151,7 @@ class Desired:
 
     ``networks`` are the whole networks, those of an earlier configuration included: what lies
     inside them on a device of ours, or has our route protocol, and is not desired, is stale.
+    ``keeps_devices`` lets devices of an earlier run be, for peers that still send to them.
     ``problems`` names each peer that cannot be programmed, and why; ``warnings`` what is odd with
     others, or with leases that are not this network's.
     """
@@ -160,5 +162,6 @@ class Desired:
     forwards: frozenset[Forward] = frozenset()
     routes: frozenset[Route] = frozenset()
     networks: frozenset[AnyNetwork] = frozenset()
+    keeps_devices: bool = False
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

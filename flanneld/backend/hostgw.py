@@ -3,6 +3,8 @@
 A peer that publishes vxlan is reached in the same way, while a cluster changes from one to the
 other: it is on the same link, forwards what comes, and answers by the type that this node
 publishes, so that both directions take one path (strict reverse path filters see no difference).
+Until it has read that type, or for ever if it is a Go daemon, it sends to the VXLAN device that
+this node had before: as long as there is such a peer, that device stays.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class HostGwBackend:
         return Desired(
             routes=frozenset(routes),
             networks=frozenset(self._networks),
+            keeps_devices=any(peer.backend_type == "vxlan" for peer in found.usable),
             problems=tuple(found.problems),
             warnings=tuple(found.warnings),
         )

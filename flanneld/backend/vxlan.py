@@ -41,7 +41,10 @@ _OCTET = re.compile("[0-9a-f]{2}")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The keys of ``Backend``; ``mtu`` is the underlay's, 0: that of the external interface."""
+    """The keys of ``Backend``; ``mtu`` is the underlay's, 0: that of the external interface.
+
+    ``tx_checksum_offload`` is None if the key is absent: then a udev rule or a person may set it.
+    """
 
     vni: int
     port: int
@@ -49,7 +52,7 @@ class Settings:
     gbp: bool
     learning: bool
     direct_routing: bool
-    tx_checksum_offload: bool
+    tx_checksum_offload: bool | None
 
 
 def settings(conf: Mapping[str, Any]) -> Settings:
@@ -61,8 +64,13 @@ def settings(conf: Mapping[str, Any]) -> Settings:
         gbp=config.boolean(conf, "GBP", default=False),
         learning=config.boolean(conf, "Learning", default=False),
         direct_routing=config.boolean(conf, "DirectRouting", default=False),
-        tx_checksum_offload=config.boolean(conf, "TxChecksumOffload", default=True),
+        tx_checksum_offload=_choice(conf, "TxChecksumOffload"),
     )
+
+
+def _choice(conf: Mapping[str, Any], key: str) -> bool | None:
+    absent = config.lookup(conf, key, None) is None
+    return None if absent else config.boolean(conf, key, default=True)
 
 
 class VxlanBackend:

@@ -67,7 +67,7 @@ def _set(device: Vxlan) -> list[str]:
         warnings.append(f"{device.name}: cannot write 0 to /proc/sys/{setting}: {error.strerror}")
     wanted = device.tx_checksum_offload
     try:
-        if offload.read(device.name) is (not wanted):
+        if wanted is not None and offload.read(device.name) is (not wanted):
             offload.write(device.name, on=wanted)
     except OSError as error:
         turn = "on" if wanted else "off"

@@ -114,6 +114,8 @@ def is_ours(link: VxlanLink, networks: Iterable[AnyNetwork], present: Present) -
 
 def _stale_devices(desired: Desired, present: Present) -> Iterator[Change]:
     wanted = {device.name for device in desired.devices}
+    if desired.keeps_devices:
+        return
     for name, link in present.vxlans.items():
         if name not in wanted and is_ours(link, desired.networks, present):
             yield Change("remove", link)
@@ -180,8 +182,9 @@ def _lacking(link: VxlanLink, wanted: Vxlan, present: Present) -> Iterator[str]:
     if settings is not None:
         if settings.accept_ra:
             yield "accept_ra -> 0"
-        if settings.tx_checksum_offload is (not wanted.tx_checksum_offload):
-            yield f"tx checksum offload -> {'on' if wanted.tx_checksum_offload else 'off'}"
+        offload = wanted.tx_checksum_offload
+        if offload is not None and settings.tx_checksum_offload is (not offload):
+            yield f"tx checksum offload -> {'on' if offload else 'off'}"
     if not there.is_up:
         yield "down -> up"
 

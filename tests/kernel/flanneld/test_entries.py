@@ -161,6 +161,8 @@ def test_this_node_changes_its_backend_and_changes_back() -> None:
         assert_tunnel()
         settle(plan(lease(2), kind="host-gw"))
         assert route("10.244.2.0/24") == VIA_PEER
+        assert link("flannel.1") is not None  # the peer may still send to it
+        settle(plan(lease(2, "host-gw"), kind="host-gw"))
         assert link("flannel.1") is None
 
 

@@ -153,6 +153,15 @@ def test_checksum_offload(wanted: bool) -> None:  # noqa: FBT001
     assert line.split()[1] == ("on" if wanted else "off")
 
 
+@private
+def test_checksum_offload_that_nobody_configured_is_let_be() -> None:
+    up()
+    settle(plan())
+    sh("ethtool -K flannel.1 tx-checksum-ip-generic off")
+    settle(plan())
+    assert "tx-checksum-ip-generic: off" in sh("ethtool -k flannel.1")
+
+
 # ----------------------------------------------------------------------------- what is in the way
 
 

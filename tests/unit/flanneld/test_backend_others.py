@@ -29,6 +29,7 @@ def test_host_gw_routes_by_way_of_the_peer(kind: str) -> None:
             }
         ),
         networks=NETWORKS | {ip_network("fd44::/48")},
+        keeps_devices=kind == "vxlan",
     )
 
 
