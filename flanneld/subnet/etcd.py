@@ -102,7 +102,8 @@ class Etcd:
 
     async def hold(self, lease: Lease) -> None:
         """Renew in time, and notice when the lease is gone; ends with Revoked."""
-        self._held = lease
+        if self._held is None or self._held.key != lease.key:
+            self._held = lease
         pause = self._renewal_s
         while True:
             lost = await self._lost_within(pause)

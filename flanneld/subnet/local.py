@@ -65,6 +65,7 @@ class Local:
                 )
             lease = replace(lease, attributes=attributes)
             leases[lease.key] = lease
+        self._held = lease
         return lease
 
     async def publish(self, lease: Lease, attributes: Attributes) -> Lease:
@@ -79,7 +80,8 @@ class Local:
 
     async def hold(self, lease: Lease) -> None:
         """Watch over the lease: a local one has no end, but can be taken out of the file."""
-        self._held = lease
+        if self._held is None or self._held.key != lease.key:
+            self._held = lease
         with Watched([self._leases]) as watched:
             while True:
                 leases = self._readable([self._leases])

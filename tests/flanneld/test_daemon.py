@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.flanneld.scene import Scene, eventually
+from tests.flanneld.scene import PATIENCE_S, Scene, eventually
 from tests.kernel.privatens import needs_root, private, sh
 
 if TYPE_CHECKING:
@@ -257,6 +258,40 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert "8081" in one.log.splitlines()[-1]
     assert first is not None
     assert first.poll() is None
+
+
+@private
+def test_the_service_manager_is_told(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 1)
+    (one,) = scene.nodes
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("/run/notify")
+        manager.settimeout(PATIENCE_S)
+        one.start(NOTIFY_SOCKET="/run/notify")
+        while (said := manager.recv(4096).decode()) != "READY=1":
+            assert said.startswith("STATUS=")
+        assert "0 peers, ready" in manager.recv(4096).decode()
+        assert one.end() == 0
+        while manager.recv(4096) != b"STOPPING=1":
+            pass
+
+
+@private
+def test_the_local_store_with_a_file_of_peers(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 1)
+    (one,) = scene.nodes
+    peers = tmp_path / "peers.json"
+    peers.write_text('{"10.9.7.0-24": {"PublicIP": "192.168.64.7", "BackendType": "host-gw"}}')
+    one.start(
+        *("--subnet-mgr", "local", "--network", "10.9.0.0/16", "--backend", "host-gw"),
+        *("--peers", str(peers)),
+    )
+    one.ready()
+    assert one.env["FLANNEL_SUBNET"] == "10.9.1.1/24"
+    eventually("the peer's route", lambda: one.routes("eth0")["10.9.7.0/24"] == "192.168.64.7")
+    peers.write_text('{"10.9.8.0-24": {"PublicIP": "192.168.64.8", "BackendType": "host-gw"}}')
+    eventually("the new peer's", lambda: one.routes("eth0")["10.9.8.0/24"] == "192.168.64.8")
+    eventually("the old one's is gone", lambda: "10.9.7.0/24" not in one.routes("eth0"))
 
 
 @private
