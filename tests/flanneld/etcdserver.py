@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -135,3 +136,13 @@ class EtcdServer:
         lease = format(int(self.record(key)["lease"]), "x")
         found = json.loads(self.ctl("lease", "timetolive", lease, "-w", "json"))
         return int(found["ttl"]), int(found["granted-ttl"])
+
+    def calls(self, method: str) -> int:
+        """How often etcd says that it was called."""
+        with urllib.request.urlopen(f"{self.url}/metrics") as page:  # noqa: S310 - our own server
+            lines = page.read().decode().splitlines()
+        return sum(
+            int(float(line.split()[-1]))
+            for line in lines
+            if line.startswith("grpc_server_handled_total{") and f'grpc_method="{method}"' in line
+        )

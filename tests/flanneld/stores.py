@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from flanneld import options
 from flanneld.lease import Attributes
 from flanneld.subnet.etcd import Etcd
+from flanneld.subnet.manager import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -64,3 +65,13 @@ async def watching(manager: Etcd) -> AsyncIterator[AsyncGenerator[Mapping[str, L
     """A watch that is closed in the end."""
     async with aclosing(manager.watch()) as snapshots:
         yield snapshots
+
+
+async def follow(manager: Etcd, snapshots: asyncio.Queue[dict[str, Lease]]) -> None:
+    """Watch as the daemon does: begin again whenever the store is away."""
+    while True:
+        with suppress(StoreError):
+            async with watching(manager) as seen:
+                async for leases in seen:
+                    snapshots.put_nowait(dict(leases))
+        await asyncio.sleep(0.1)

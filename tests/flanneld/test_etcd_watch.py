@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
-from flanneld.subnet import etcd as etcd_module
-from flanneld.subnet.manager import Revoked, StoreError
-from tests.flanneld.stores import PATIENCE_S, attributes, store, until, value, watching
+from flanneld.subnet.manager import StoreError
+from tests.flanneld.stores import PATIENCE_S, attributes, follow, store, until, value, watching
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,17 +24,6 @@ def macs(leases: Mapping[str, Lease]) -> dict[str, str]:
         for key, lease in leases.items()
         if lease.attributes.backend_data
     }
-
-
-def calls(server: EtcdServer, method: str) -> int:
-    """How often etcd says that it was called."""
-    with urllib.request.urlopen(f"{server.url}/metrics") as page:  # noqa: S310 - our own server
-        lines = page.read().decode().splitlines()
-    return sum(
-        int(float(line.split()[-1]))
-        for line in lines
-        if line.startswith("grpc_server_handled_total{") and f'grpc_method="{method}"' in line
-    )
 
 
 def test_peers_come_change_and_go(etcd: EtcdServer) -> None:
@@ -121,16 +107,6 @@ def test_a_bad_value_leaves_the_lease_as_it_was_known(etcd: EtcdServer) -> None:
     asyncio.run(body())
 
 
-async def follow(manager: etcd_module.Etcd, snapshots: asyncio.Queue[dict[str, Lease]]) -> None:
-    """Watch as the daemon does: begin again whenever the store is away."""
-    while True:
-        with contextlib.suppress(StoreError):
-            async with watching(manager) as seen:
-                async for leases in seen:
-                    snapshots.put_nowait(dict(leases))
-        await asyncio.sleep(0.1)
-
-
 async def wanted(snapshots: asyncio.Queue[dict[str, Lease]], macs_wanted: dict[str, str]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while macs(await snapshots.get()) != macs_wanted:
@@ -208,7 +184,7 @@ def test_no_call_a_key(etcd: EtcdServer) -> None:
     )
     etcd.configure()
     etcd.ctl("txn", text=f"\n{commands}\n\n\n")
-    before = {method: calls(etcd, method) for method in ("Range", "LeaseTimeToLive", "Txn")}
+    before = {method: etcd.calls(method) for method in ("Range", "LeaseTimeToLive", "Txn")}
 
     async def body() -> None:
         async with store(etcd) as manager, watching(manager) as seen:
@@ -218,114 +194,7 @@ def test_no_call_a_key(etcd: EtcdServer) -> None:
             await until(seen, lambda leases: "02:00:00:00:00:55" in macs(leases).values())
 
     asyncio.run(body())
-    spent = {method: calls(etcd, method) - count for method, count in before.items()}
+    spent = {method: etcd.calls(method) - count for method, count in before.items()}
     assert spent["LeaseTimeToLive"] == 0
     assert spent["Txn"] == 1
     assert spent["Range"] <= 4
-
-
-class TestHold:
-    @pytest.mark.parametrize("how", ["deleted", "taken", "expired", "unreadable"])
-    def test_a_lost_lease_ends_it(self, etcd: EtcdServer, how: str) -> None:
-        etcd.configure()
-
-        async def body() -> None:
-            async with store(etcd) as manager:
-                lease = await manager.acquire(attributes(), None)
-                snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
-                following = asyncio.create_task(follow(manager, snapshots))
-                holding = asyncio.create_task(manager.hold(lease))
-                await snapshots.get()
-                key = f"subnets/{lease.key}"
-                if how == "deleted":
-                    etcd.delete(key)
-                elif how == "taken":
-                    etcd.put(key, value(9))
-                elif how == "unreadable":
-                    etcd.delete(key)
-                    etcd.put(key, "nothing")
-                else:
-                    number = format(int(etcd.record(key)["lease"]), "x")
-                    etcd.ctl("lease", "revoke", number)
-                with pytest.raises(Revoked, match=lease.key):
-                    async with asyncio.timeout(PATIENCE_S):
-                        await holding
-                following.cancel()
-
-        asyncio.run(body())
-
-    def test_a_lease_is_renewed_without_waking_anybody(
-        self, etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        etcd.configure()
-        monkeypatch.setattr(etcd_module, "RENEWAL_S", 0.05)
-
-        async def body() -> tuple[int, int]:
-            async with store(etcd) as manager:
-                lease = await manager.acquire(attributes(), None)
-                before = int(etcd.record(f"subnets/{lease.key}")["mod_revision"])
-                renewals = calls(etcd, "LeaseKeepAlive")
-                holding = asyncio.create_task(manager.hold(lease))
-                async with asyncio.timeout(PATIENCE_S):
-                    while calls(etcd, "LeaseKeepAlive") < renewals + 3:  # noqa: ASYNC110 - etcd's own count
-                        await asyncio.sleep(0.05)
-                holding.cancel()
-                return before, int(etcd.record(f"subnets/{lease.key}")["mod_revision"])
-
-        before, after = asyncio.run(body())
-        assert before == after
-
-    def test_a_new_address_is_published_under_the_same_lease(self, etcd: EtcdServer) -> None:
-        etcd.configure()
-
-        async def body() -> None:
-            async with store(etcd) as manager:
-                lease = await manager.acquire(attributes(), None)
-                snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
-                following = asyncio.create_task(follow(manager, snapshots))
-                holding = asyncio.create_task(manager.hold(lease))
-                number = etcd.record(f"subnets/{lease.key}")["lease"]
-                moved = await manager.publish(lease, attributes(7))
-                assert etcd.leases() == {lease.key: value(7)}
-                assert etcd.record(f"subnets/{lease.key}")["lease"] == number
-                assert moved.attributes == attributes(7)
-                # Events of the old and the new value have come; neither was taken for a loss.
-                etcd.put("subnets/10.244.200.0-24", value(9))
-                async with asyncio.timeout(PATIENCE_S):
-                    while "10.244.200.0-24" not in await snapshots.get():
-                        pass
-                assert not holding.done()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.5):
-                        await asyncio.shield(holding)
-                assert not holding.done()
-                for task in (following, holding):
-                    task.cancel()
-
-        asyncio.run(body())
-
-    def test_an_outage_is_no_loss(
-        self, etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        etcd.configure()
-        monkeypatch.setattr(etcd_module, "RENEWAL_S", 0.05)
-        monkeypatch.setattr(etcd_module, "_RETRY_S", 0.05)
-        caplog.set_level(logging.INFO)
-
-        async def body() -> None:
-            async with store(etcd) as manager:
-                lease = await manager.acquire(attributes(), None)
-                etcd.stop()
-                holding = asyncio.create_task(manager.hold(lease))
-                async with asyncio.timeout(PATIENCE_S):
-                    while "not renewed yet" not in caplog.text:  # noqa: ASYNC110 - the log is what is seen
-                        await asyncio.sleep(0.05)
-                assert not holding.done()
-                etcd.start()
-                caplog.clear()
-                async with asyncio.timeout(PATIENCE_S):
-                    while "lease renewed" not in caplog.text:  # noqa: ASYNC110
-                        await asyncio.sleep(0.05)
-                holding.cancel()
-
-        asyncio.run(body())
