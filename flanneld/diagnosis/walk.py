@@ -114,11 +114,13 @@ def _local_link(facts: Facts) -> Step:
     taken = facts.routes[facts.source]
     if taken.route is None or taken.link is None:
         return _unroutable("pod's link", facts.source, taken)
-    if taken.route.gw is not None:
+    own = facts.view.state.lease
+    subnet = own.subnet if facts.source.version == 4 else own.subnet6
+    if taken.route.gw is not None or (subnet and taken.route.dst.length < subnet.prefixlen):
         return Step(
             "pod's link",
             False,
-            f"{facts.source} is behind a gateway: {taken.text}",
+            f"{facts.source} is on no link of pods: {taken.text}",
             "pods of this node are on its own bridge: is there one yet, and has it the address of"
             " subnet.env? A stale route may be in its way",
         )

@@ -196,7 +196,7 @@ def _addresses(desired: Desired, present: Present, fresh: set[str]) -> Iterator[
     there = {address for address in present.addresses if address.link not in fresh}
     for address in desired.addresses - there:
         yield Change("add", address)
-    ours = {device.name for device in desired.devices}
+    ours = {address.link for address in desired.addresses}
     for address in there - desired.addresses:
         if address.link in ours and is_inside(address.interface.network, desired.networks):
             yield Change("remove", address)

@@ -34,16 +34,13 @@ def read(handle: Handle, desired: Desired) -> Present:
             links[name] = link
     names = {link.index: name for name, link in links.items()}
     wanted = {device.name for device in desired.devices}
-    flannels = {
-        name: found
-        for name, found in vxlans.items()
-        if name in wanted or name.startswith("flannel") or found.link.alias
-    }
+    addressed = {address.link for address in desired.addresses}
+    possible = {name for name in vxlans if name.startswith("flannel")}
     return Present(
         links=links,
         vxlans=vxlans,
         settings={name: _settings(name) for name in wanted & vxlans.keys()},
-        addresses=frozenset(_addresses(handle, flannels)),
+        addresses=frozenset(_addresses(handle, links, addressed | wanted | possible)),
         neighbours=frozenset(_neighbours(handle, wanted, vxlans)),
         forwards=frozenset(_forwards(handle, wanted, vxlans)),
         routes=tuple(_routes(handle, desired)),
@@ -62,6 +59,7 @@ def named(desired: Desired) -> set[str]:
     return (
         {device.name for device in desired.devices}
         | {device.underlay for device in desired.devices}
+        | {address.link for address in desired.addresses}
         | {route.link for route in desired.routes if route.link}
     )
 
@@ -74,9 +72,9 @@ def _settings(name: str) -> Settings:
     )
 
 
-def _addresses(handle: Handle, devices: Mapping[str, VxlanLink]) -> Iterable[Address]:
-    for name, device in devices.items():
-        index = device.link.index
+def _addresses(handle: Handle, links: Mapping[str, Link], names: set[str]) -> Iterable[Address]:
+    for name in names & links.keys():
+        index = links[name].index
         for message in handle.dump_of(entries.dump_addresses(index)):
             found = entries.decode_address(message)
             if found is not None and found[0] == index:

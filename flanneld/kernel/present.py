@@ -29,8 +29,9 @@ class Present:
     """A dump.
 
     ``links`` are those that the desired state names, as far as they exist, and all VXLAN devices;
-    ``vxlans`` the latter. Neighbours, FDB entries and addresses are those of VXLAN devices that
-    are desired or stale. Routes are those of our protocol and of Go's.
+    ``vxlans`` the latter. Neighbours and FDB entries are those of the desired devices, addresses
+    those of links that should have one or may be stale. Routes are those of our protocol number
+    and of Go's.
     """
 
     links: Mapping[str, Link] = field(default_factory=dict)

@@ -157,6 +157,11 @@ def explain(source: str, target: str) -> tuple[int, str, str]:
 
 BROKEN = [
     ("ip link del cni0", "pod's link", "no route to 10.244.1.5"),
+    (
+        "ip link del cni0; ip route add default dev far",
+        "pod's link",
+        "10.244.1.5 is on no link of pods: 0.0.0.0/0 dev far",
+    ),
     ("ip link set cni0 down", "pod's link", "no route to 10.244.1.5"),
     ("sysctl -qw net.ipv4.ip_forward=0", "forwarding", "net.ipv4.ip_forward is off"),
     ("ip link del flannel.1", "device", "flannel.1 does not exist"),

@@ -36,7 +36,7 @@ def assert_reached(families: str, mtus: dict[str, int]) -> None:
         size = mtus[family] - HEADERS[family]
         ping = f"ping -{family} -c 1 -W 10 -I {source} -M do {where}"
         sh(f"{ping} -s {size}")
-        sh(f"! {ping} -s {size + 1} >/dev/null 2>&1")
+        sh(f"! {ping} -W 1 -s {size + 1} >/dev/null 2>&1")
 
 
 def assert_answered(families: str) -> None:
