@@ -59,7 +59,6 @@ async def forward(number: int) -> None:
         Forwarding(
             device="flannel0",
             mtu=MTU,
-            address=pods(number).network_address,
             local=underlay(number),
             port=PORT,
             nodes={pods(other): underlay(other)},

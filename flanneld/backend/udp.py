@@ -88,7 +88,6 @@ class UdpBackend:
         return Forwarding(
             device=DEVICE,
             mtu=self.mtu(external),
-            address=_base(own),
             local=external.address,
             port=self._port,
             strict=self._strict,

@@ -14,7 +14,6 @@ import os
 import select
 import socket
 import sys
-from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from flanneld.forward.forwarder import Forwarder
@@ -33,7 +32,6 @@ async def run(argv: Sequence[str]) -> int:
     parser.add_argument("--tun", type=int, required=True, help="descriptor of the TUN device")
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the UDP socket")
     parser.add_argument("--mtu", type=int, required=True)
-    parser.add_argument("--address", type=IPv4Address, required=True, help="the device's own")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--strict", action="store_true", help="drop what no node has sent")
     args = parser.parse_args(argv)
@@ -41,7 +39,6 @@ async def run(argv: Sequence[str]) -> int:
         args.tun,
         socket.socket(fileno=args.socket),
         mtu=args.mtu,
-        address=args.address.packed,
         port=args.port,
         strict=args.strict,
     )

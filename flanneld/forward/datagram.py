@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Address
 
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _BUFFER = 8 << 20  # bytes; without CAP_NET_ADMIN the socket would not be here
 
@@ -24,6 +25,8 @@ def bound(address: IPv4Address, port: int) -> socket.socket:
         made.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER)
         made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         made.setsockopt(SOL_UDP, UDP_GRO, 1)
+        # Where the way is narrower than the interface, datagrams are fragmented, not lost.
+        made.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
         made.bind((str(address), port))
     except OSError as error:
         made.close()

@@ -35,20 +35,17 @@ _NEVER_SEGMENTED = 5  # EIO: the way out has no checksum offload, which UDP_SEGM
 class Forwarder:
     """One device and one socket, both not blocking.
 
-    ``address`` is the device's own (4 bytes), the source of ICMP answers; ``port`` is the same at
-    all nodes.  ``strict``: datagrams from an address that is no node's are dropped.
+    ``port`` is the same at all nodes.  ``strict``: datagrams from an address that is no node's are
+    dropped.
     ``dropped`` counts packets by the reason.
     """
 
-    def __init__(
-        self, tun: int, sock: socket.socket, *, mtu: int, address: bytes, port: int, strict: bool
-    ) -> None:
+    def __init__(self, tun: int, sock: socket.socket, *, mtu: int, port: int, strict: bool) -> None:
         self.table = Table({})
         self.dropped: Counter[str] = Counter()
         self._tun = tun
         self._socket = sock
         self._mtu = mtu
-        self._address = address
         self._port = port
         self._strict = strict
         self._read: Callable[[list[bytearray | memoryview]], int] = partial(os.readv, tun)
@@ -103,9 +100,7 @@ class Forwarder:
         """Tell the sender that there is no way, if it is one to be told."""
         self.dropped["no node" if destination else "not IPv4"] += 1
         at = index * self._mtu
-        answer = destination and packet.unreachable(
-            self._out_view[at : at + self._mtu], self._address
-        )
+        answer = destination and packet.unreachable(self._out_view[at : at + self._mtu])
         if answer:
             self._write([merge.NO_VNET, answer])
 

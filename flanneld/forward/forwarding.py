@@ -14,13 +14,12 @@ if TYPE_CHECKING:
 class Forwarding:
     """A TUN device, a UDP socket, and the node behind each subnet.
 
-    ``address`` is the device's own, ``local`` and ``port`` the socket's; all nodes have the same
-    port.  ``strict``: datagrams from an address that no node publishes are dropped.
+    ``local`` and ``port`` are the socket's; all nodes have the same port.  ``strict``: datagrams
+    from an address that no node publishes are dropped.
     """
 
     device: str
     mtu: int
-    address: IPv4Address
     local: IPv4Address
     port: int
     strict: bool = True

@@ -40,6 +40,11 @@ class Keeper:
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
 
+    @property
+    def process_id(self) -> int | None:
+        """The running forwarder's, if one runs."""
+        return None if self._process is None else self._process.pid
+
     async def apply(self, wanted: Forwarding | None) -> tuple[str, ...]:
         """Make the device, the socket and the process as wanted; gives what stands in the way."""
         if wanted is None:
@@ -99,14 +104,13 @@ class Keeper:
             f"--tun={tun.fd}",
             f"--socket={sock.fileno()}",
             f"--mtu={wanted.mtu}",
-            f"--address={wanted.address}",
             f"--port={wanted.port}",
             *(["--strict"] if wanted.strict else []),
             stdin=asyncio.subprocess.PIPE,
             pass_fds=(tun.fd, sock.fileno()),
         )
         self._watcher = asyncio.create_task(self._watch(self._process), name="forwarder")
-        _log.info("forwarding", extra={"device": tun.name, "process": self._process.pid})
+        _log.info("forwarding", extra={"device": tun.name, "pid": self._process.pid})
 
     async def _watch(self, process: Process) -> None:
         """Wait for the process's end, which nobody has asked for."""

@@ -92,11 +92,13 @@ def destinations(buffer: bytearray, stride: int, count: int) -> list[bytes]:
     ]
 
 
-def unreachable(packet: bytes | bytearray | memoryview, source: bytes) -> bytes | None:
-    """Write the ICMP answer to a packet that has no way, from ``source`` (4 bytes).
+def unreachable(packet: bytes | bytearray | memoryview) -> bytes | None:
+    """Write the ICMP answer to a packet that has no way: the network is unreachable.
 
     None where there is none to be given: to ICMP itself, to a fragment other than the first, and
-    (as in the Go daemon) to a header of the greatest length.
+    (as in the Go daemon) to a header of the greatest length.  It comes from the address that was
+    not reached: one from the device's own, as in Go, would be a martian to this node's kernel,
+    which drops what comes from a device with an address of its own as the source.
     """
     header = (packet[0] & 0x0F) * 4
     offset = struct.unpack_from("!H", packet, 6)[0] & _FRAGMENT_OFFSET
@@ -105,11 +107,8 @@ def unreachable(packet: bytes | bytearray | memoryview, source: bytes) -> bytes 
     quoted = bytes(packet[: header + 8])
     icmp = bytearray(struct.pack("!BBHI", *NET_UNREACHABLE, 0, 0) + quoted)
     struct.pack_into("!H", icmp, 2, checksum(icmp))
-    to = bytes(packet[_SOURCE : _SOURCE + 4])
-    ip = bytearray(
-        struct.pack("!BBHHHBBH", 0x45, 0, HEADER + len(icmp), 0, 0, _ICMP_TTL, ICMP, 0)
-        + source
-        + to
-    )
+    ip = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, HEADER + len(icmp), 0, 0, _ICMP_TTL, ICMP, 0))
+    ip += packet[_DESTINATION : _DESTINATION + 4]
+    ip += packet[_SOURCE : _SOURCE + 4]
     struct.pack_into("!H", ip, _CHECKSUM, checksum(ip))
     return bytes(ip + icmp)

@@ -52,9 +52,7 @@ class Node:
 
     def udp(self, pid: int | None, address: str = "", port: int = 0) -> socket.socket:
         """Open a UDP socket in a namespace (None: the node's own)."""
-        with _entered(pid):
-            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.settimeout(20)
+        made = socket_in(pid)
         made.bind((address, port))
         return made
 
@@ -69,22 +67,24 @@ class Node:
         return str(address)
 
 
-class _entered:  # noqa: N801 - used as a context manager
-    def __init__(self, pid: int | None) -> None:
-        self._pid = pid
-
-    def __enter__(self) -> None:
-        self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        if self._pid is not None:
-            there = os.open(f"/proc/{self._pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            _setns(there)
-            os.close(there)
-
-    def __exit__(self, *_: object) -> None:
-        _setns(self._home)
-        os.close(self._home)
+def socket_in(pid: int | None, kind: int = socket.SOCK_DGRAM, protocol: int = 0) -> socket.socket:
+    """Open an IPv4 socket in a process's network namespace (None: this one's)."""
+    home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if pid is not None:
+            _setns(f"/proc/{pid}/ns/net")
+        made = socket.socket(socket.AF_INET, kind, protocol)
+    finally:
+        _setns(f"/proc/self/fd/{home}")
+        os.close(home)
+    made.settimeout(20)
+    return made
 
 
-def _setns(fd: int) -> None:
-    if _libc.setns(fd, CLONE_NEWNET):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+def _setns(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(fd, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    finally:
+        os.close(fd)
