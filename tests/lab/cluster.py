@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.flanneld.etcdserver import EtcdServer
 from tests.lab.node import Node
+from tests.lab.space import PATIENCE_S, until
 from tests.lab.underlay import GATEWAY, Underlay
 
 if TYPE_CHECKING:
     from tests.lab.node import Pod
 
+_CUT = """nft -f - <<'END'
+table inet lab {
+    chain input { type filter hook input priority -10; tcp sport 2379 drop; }
+    chain output { type filter hook output priority -10; tcp dport 2379 drop; }
+}
+END
+"""
 NETWORK, NETWORK6 = "10.244.0.0/16", "fd00:f1::/48"
 
 
@@ -64,16 +73,49 @@ class Cluster:
         self.nodes.append(Node(self.underlay, len(self.nodes) + 1))
         return self.nodes[-1]
 
-    def start(self, count: int, *flags: str, pods: int = 1) -> Self:
-        """Add nodes with running daemons and attached pods, all ready and knowing each other."""
+    def start(self, count: int, *flags: str, pods: int = 1, known: bool = True) -> Self:
+        """Add nodes with running daemons and attached pods, all ready and knowing each other.
+
+        Without ``known``, only the new ones are waited for.
+        """
         added = [self.add_node() for _ in range(count)]
         for node in added:
             node.start_daemon(*flags)
+        if known:
+            self.settle()
         for node in added:
             node.await_ready()
             for _ in range(pods):
                 node.attach()
         return self
+
+    def settle(self, patience_s: float = PATIENCE_S) -> float:
+        """Wait until every daemon is ready and knows all others; the seconds. LabError."""
+        running = [node for node in self.nodes if node.daemon is not None]
+        others = len(running) - 1
+        return until(
+            f"{len(running)} daemons ready, each with {others} peers",
+            lambda: all(
+                node.is_ready() and node.metric("flannel_peers") == others for node in running
+            ),
+            patience_s,
+        )
+
+    def key(self, node: Node) -> str:
+        """Give the subnet's part of a node's key in etcd."""
+        leases = self.etcd.leases().items()
+        (found,) = (key for key, value in leases if json.loads(value)["PublicIP"] == node.address)
+        return found
+
+    def cut(self, *nodes: Node) -> None:
+        """Part nodes from etcd: their packets are lost, and their connections do not end."""
+        for node in nodes:
+            node.sh(_CUT)
+
+    def mend(self, *nodes: Node) -> None:
+        """Let nodes reach etcd again."""
+        for node in nodes:
+            node.sh("nft delete table inet lab")
 
     @property
     def pods(self) -> list[Pod]:

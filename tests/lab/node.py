@@ -155,6 +155,11 @@ class Node(Space):
             return {}
         return dict(line.split("=", 1) for line in lines)
 
+    def cleanup(self) -> None:
+        """Run `flanneld cleanup`, and take away the pods' bridge and what outlives a reboot."""
+        self.run(*program(), "cleanup")
+        self.sh(f"rm -rf {SUBNET_ENV} /var/lib/flannel /var/lib/cni; ip link delete cni0")
+
     def command(self, *argv: str) -> dict[str, Any]:
         """Run a command of the daemon's program that prints JSON, whatever it exits with."""
         done = self.run(*program(), *argv, "--json", check=False)

@@ -27,13 +27,18 @@ class LabError(Exception):
     """The lab could not be made, or something that was waited for did not come."""
 
 
-def until(what: str, is_so: Callable[[], bool], patience_s: float = PATIENCE_S) -> float:
+def until(
+    what: str,
+    is_so: Callable[[], bool],
+    patience_s: float = PATIENCE_S,
+    pause_s: float = 0.01,
+) -> float:
     """Wait until something is so; the seconds that it took. LabError if it never is."""
     start = time.monotonic()
     while not is_so():
         if time.monotonic() - start > patience_s:
             raise LabError(f"waited {patience_s:.0f} s in vain: {what}")
-        time.sleep(0.01)
+        time.sleep(pause_s)
     return time.monotonic() - start
 
 

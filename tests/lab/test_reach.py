@@ -27,7 +27,7 @@ MTU = {
 }
 
 
-@pytest.mark.parametrize(("backend", "families"), MTU, ids="-".join)
+@pytest.mark.parametrize(("backend", "families"), MTU, ids=map("-".join, MTU))
 def test_every_pod_reaches_every_pod(
     new_cluster: Callable[..., Cluster], backend: str, families: str
 ) -> None:
@@ -52,7 +52,6 @@ def test_the_daemon_runs_from_the_checkout(new_cluster: Callable[..., Cluster]) 
     cluster = new_cluster(configuration("vxlan")).start(1)
     node = cluster.add_node()
     node.start_daemon(command=SOURCE)
-    node.await_ready()
+    cluster.settle()
     node.attach()
-    cluster.nodes[0].await_ready()
     assert traffic.failures(cluster) == []

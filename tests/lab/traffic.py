@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import socket
 import time
 from contextlib import ExitStack, contextmanager
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from conformance.chains.traffic import Server, rate
 from conformance.state import entered
+from tests.lab.space import until
 from tests.lab.underlay import WORLD, WORLD6
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 MEGABYTE = 1_000_000
 _HEADERS = {4: 20 + 8, 6: 40 + 8}  # IP and ICMP, which ping's -s does not count
 _TIMEOUT_S = 10.0
+_SEQUENCE = re.compile(r"bytes from .* icmp_seq=(\d+) ")
 
 
 class Trip(NamedTuple):
@@ -35,6 +39,13 @@ class Trip(NamedTuple):
     def __str__(self) -> str:
         there = self.target.addresses[self.family]
         return f"{self.source.name} -> {self.target.name} {there}: {self.error or self.seconds}"
+
+
+class Loss(NamedTuple):
+    """Packets sent while something happened, and how many of them were not answered."""
+
+    sent: int
+    lost: int
 
 
 @contextmanager
@@ -108,3 +119,34 @@ def source_seen(client: Path, server: Path, address: str) -> str:
 def world(family: int) -> str:
     """Give the address of the world outside."""
     return WORLD if family == 4 else WORLD6
+
+
+class Stream:
+    """Packets from a pod to an address, a hundred a second, until it is stopped."""
+
+    def __init__(self, source: Pod, address: str) -> None:
+        self._log = source.node.path(f"/run/ping-{source.name}-{address}")
+        self._name = f"{source.name} -> {address}"
+        self._ping = source.node.start(
+            *("ip", "netns", "exec", source.name, "ping", "-n", "-i", "0.01", address),
+            log=f"/run/{self._log.name}",
+        )
+        self.flow()
+        self._first = max(self._answered())  # what comes before is the neighbours' acquaintance
+
+    def flow(self) -> None:
+        """Wait for twenty more answers. LabError if there are none."""
+        goal = len(self._answered()) + 20
+        until(f"answers to {self._name}", lambda: len(self._answered()) >= goal)
+
+    def _answered(self) -> set[int]:
+        return {int(number) for number in _SEQUENCE.findall(self._log.read_text())}
+
+    def stop(self) -> Loss:
+        """Stop after some more answers."""
+        self.flow()
+        self._ping.signal(signal.SIGKILL)
+        self._ping.wait()
+        answered = self._answered()
+        sent = range(self._first, max(answered) + 1)
+        return Loss(len(sent), len(set(sent) - answered))
