@@ -7,10 +7,15 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from flanneld.config import ConfigError
+from flanneld.diagnosis.node import view
 from flanneld.options import FLAGS
+from flanneld.state import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from flanneld.diagnosis.node import View
 
 FAILED = 2
 """Exit status of a command that could not look: neither yes nor no."""
@@ -48,6 +53,15 @@ def add_json(made: argparse.ArgumentParser) -> None:
 def show(lines: Iterable[str]) -> None:
     """Print to stdout."""
     sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+async def look(name: str, subnet_file: str) -> View | None:
+    """Look at this node; None if that cannot be, once it is said why."""
+    try:
+        return await view(subnet_file)
+    except (StateError, ConfigError, OSError) as error:
+        fail(name, error)
+        return None
 
 
 def fail(name: str, error: Exception) -> int:

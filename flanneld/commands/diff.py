@@ -6,9 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 from flanneld.commands import arguments
-from flanneld.config import ConfigError
-from flanneld.diagnosis.node import view
-from flanneld.state import StateError
 
 if TYPE_CHECKING:
     from flanneld.diagnosis.node import View
@@ -24,10 +21,9 @@ async def run(argv: list[str]) -> int:
     )
     arguments.add_json(made)
     wanted = made.parse_args(argv)
-    try:
-        seen = await view(wanted.subnet_file)
-    except (StateError, ConfigError, OSError) as error:
-        return arguments.fail("diff", error)
+    seen = await arguments.look("diff", wanted.subnet_file)
+    if seen is None:
+        return arguments.FAILED
     found = lines(seen)
     arguments.show([json.dumps(found)] if wanted.json else found)
     return 1 if found else 0

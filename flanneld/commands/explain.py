@@ -8,11 +8,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from flanneld.commands import arguments
-from flanneld.config import ConfigError
 from flanneld.diagnosis.facts import gather
-from flanneld.diagnosis.node import view
 from flanneld.diagnosis.walk import walk
-from flanneld.state import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,10 +31,10 @@ async def run(argv: list[str]) -> int:
     wanted = made.parse_args(argv)
     if wanted.source.version != wanted.target.version:
         made.error(f"{wanted.source} and {wanted.target} are of two families")
-    try:
-        steps = list(walk(gather(await view(wanted.subnet_file), wanted.source, wanted.target)))
-    except (StateError, ConfigError, OSError) as error:
-        return arguments.fail("explain", error)
+    seen = await arguments.look("explain", wanted.subnet_file)
+    if seen is None:
+        return arguments.FAILED
+    steps = list(walk(gather(seen, wanted.source, wanted.target)))
     is_broken = not steps[-1].is_ok
     if wanted.json:
         arguments.show([json.dumps([asdict(step) for step in steps])])

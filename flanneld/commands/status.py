@@ -7,10 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from flanneld.commands import arguments
-from flanneld.config import ConfigError
-from flanneld.diagnosis.node import view
 from flanneld.diagnosis.paths import Judge, paths
-from flanneld.state import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,10 +27,9 @@ async def run(argv: list[str]) -> int:
     )
     arguments.add_json(made)
     wanted = made.parse_args(argv)
-    try:
-        seen = await view(wanted.subnet_file)
-    except (StateError, ConfigError, OSError) as error:
-        return arguments.fail("status", error)
+    seen = await arguments.look("status", wanted.subnet_file)
+    if seen is None:
+        return arguments.FAILED
     peers = list(paths(seen))
     arguments.show([json.dumps(document(seen, peers))] if wanted.json else table(seen, peers))
     return 0 if is_healthy(seen, peers) else 1

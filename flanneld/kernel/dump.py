@@ -6,7 +6,7 @@ grow with the node's other links and routes. Must not know: what is wrong with i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from flanneld.desired import Address, Forward, Neighbour
 from flanneld.kernel import entries, offload, vxlan
@@ -14,12 +14,15 @@ from flanneld.kernel.present import Present, Settings
 from netlink import rtnl, sysctl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from flanneld.desired import Desired
     from flanneld.kernel.vxlan import VxlanLink
     from netlink.handle import Handle
     from netlink.link import Link
+    from netlink.nlmsg import Message
+
+Entry = TypeVar("Entry", bound="tuple[int, *tuple[object, ...]]")
 
 _PROTOCOLS = (entries.RTPROT_FLANNEL, entries.RTPROT_OF_GO)
 
@@ -35,14 +38,15 @@ def read(handle: Handle, desired: Desired) -> Present:
     names = {link.index: name for name, link in links.items()}
     wanted = {device.name for device in desired.devices}
     addressed = {address.link for address in desired.addresses}
+    of_vxlans = wanted & vxlans.keys()
     possible = {name for name in vxlans if name.startswith("flannel")}
     return Present(
         links=links,
         vxlans=vxlans,
-        settings={name: _settings(name) for name in wanted & vxlans.keys()},
+        settings={name: _settings(name) for name in of_vxlans},
         addresses=frozenset(_addresses(handle, links, addressed | wanted | possible)),
-        neighbours=frozenset(_neighbours(handle, wanted, vxlans)),
-        forwards=frozenset(_forwards(handle, wanted, vxlans)),
+        neighbours=frozenset(_neighbours(handle, links, of_vxlans)),
+        forwards=frozenset(_forwards(handle, links, of_vxlans)),
         routes=tuple(_routes(handle, desired)),
         names=names,
     )
@@ -73,34 +77,34 @@ def _settings(name: str) -> Settings:
 
 
 def _addresses(handle: Handle, links: Mapping[str, Link], names: set[str]) -> Iterable[Address]:
+    asked = _of_links(handle, links, names, entries.dump_addresses, entries.decode_address)
+    return (Address(name, interface) for name, (_, interface) in asked)
+
+
+def _neighbours(handle: Handle, links: Mapping[str, Link], names: set[str]) -> Iterable[Neighbour]:
+    asked = _of_links(handle, links, names, entries.dump_neighbours, entries.decode_neighbour)
+    return (Neighbour(name, address, mac) for name, (_, address, mac) in asked)
+
+
+def _forwards(handle: Handle, links: Mapping[str, Link], names: set[str]) -> Iterable[Forward]:
+    asked = _of_links(handle, links, names, entries.dump_forwards, entries.decode_forward)
+    return (Forward(name, mac, remote) for name, (_, mac, remote) in asked)
+
+
+def _of_links(
+    handle: Handle,
+    links: Mapping[str, Link],
+    names: set[str],
+    request: Callable[[int], Message],
+    decode: Callable[[Message], Entry | None],
+) -> Iterable[tuple[str, Entry]]:
+    """Dump what belongs to links; an older kernel sends that of others too."""
     for name in names & links.keys():
         index = links[name].index
-        for message in handle.dump_of(entries.dump_addresses(index)):
-            found = entries.decode_address(message)
+        for message in handle.dump_of(request(index)):
+            found = decode(message)
             if found is not None and found[0] == index:
-                yield Address(name, found[1])
-
-
-def _neighbours(
-    handle: Handle, names: set[str], devices: Mapping[str, VxlanLink]
-) -> Iterable[Neighbour]:
-    for name in names & devices.keys():
-        index = devices[name].link.index
-        for message in handle.dump_of(entries.dump_neighbours(index)):
-            found = entries.decode_neighbour(message)
-            if found is not None and found[0] == index:
-                yield Neighbour(name, found[1], found[2])
-
-
-def _forwards(
-    handle: Handle, names: set[str], devices: Mapping[str, VxlanLink]
-) -> Iterable[Forward]:
-    for name in names & devices.keys():
-        index = devices[name].link.index
-        for message in handle.dump_of(entries.dump_forwards(index)):
-            found = entries.decode_forward(message)
-            if found is not None and found[0] == index:
-                yield Forward(name, found[1], found[2])
+                yield name, found
 
 
 def _routes(handle: Handle, desired: Desired) -> Iterable[entries.RouteEntry]:

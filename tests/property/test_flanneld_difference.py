@@ -15,6 +15,7 @@ from flanneld.kernel.entries import RTPROT_FLANNEL, RTPROT_OF_GO, Hop, RouteEntr
 from flanneld.kernel.present import Present, Settings
 from flanneld.kernel.vxlan import VxlanLink
 from netlink.link import IFLA_ADDRESS, IFLA_IFALIAS, IFLA_IFNAME, IFLA_MTU, Link, mac_bytes
+from tests.unit.flanneld import cluster
 
 if TYPE_CHECKING:
     from flanneld.desired import AnyAddress
@@ -24,16 +25,7 @@ NETWORK = IPv4Network("10.244.0.0/16")
 OTHER = IPv4Network("10.99.0.0/16")
 INDEXES = {"eth0": 2, "flannel.1": 3, "flannel.2": 4}
 NAMES = {index: name for name, index in INDEXES.items()}
-DEVICE = Vxlan(
-    name="flannel.1",
-    vni=1,
-    port=8472,
-    underlay="eth0",
-    local=IPv4Address("192.168.9.1"),
-    mac="02:00:00:04:00:01",
-    mtu=1450,
-    alias=alias(NETWORK),
-)
+DEVICE = replace(cluster.DEVICE, port=8472)
 
 
 @dataclass

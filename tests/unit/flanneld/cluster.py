@@ -8,6 +8,7 @@ from typing import Any
 
 from flanneld import config
 from flanneld.backend.base import External, Identity
+from flanneld.desired import Vxlan
 from flanneld.lease import Attributes, Lease
 
 
@@ -21,6 +22,16 @@ def _mac(family: str, n: int) -> str:
 
 
 IDENTITY = identity(1)
+DEVICE = Vxlan(  # node 1's, in IPv4
+    name="flannel.1",
+    vni=1,
+    port=0,
+    underlay="eth0",
+    local=IPv4Address("192.168.9.1"),
+    mac=IDENTITY.mac,
+    mtu=1450,
+    alias="flanneld 10.244.0.0/16",
+)
 
 
 def conf(type_: str = "vxlan", *, families: str = "4", **backend: Any) -> config.NetConf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -9,25 +10,13 @@ import pytest
 
 from flanneld.backend.registry import backend_for
 from flanneld.config import ConfigError
-from flanneld.desired import Address, Desired, Forward, Neighbour, Route, Vxlan
+from flanneld.desired import Address, Desired, Forward, Neighbour, Route
 from flanneld.subnet import keys
-from tests.unit.flanneld.cluster import IDENTITY, conf, external, lease
+from tests.unit.flanneld.cluster import DEVICE, IDENTITY, conf, external, lease
 
-DEVICE = Vxlan(
-    name="flannel.1",
-    vni=1,
-    port=0,
-    underlay="eth0",
-    local=IPv4Address("192.168.9.1"),
-    mac="02:00:00:04:00:01",
-    mtu=1450,
-    alias="flanneld 10.244.0.0/16",
-)
-DEVICE6 = Vxlan(
+DEVICE6 = replace(
+    DEVICE,
     name="flannel-v6.1",
-    vni=1,
-    port=0,
-    underlay="eth0",
     local=IPv6Address("fd09::1"),
     mac="02:00:00:06:00:01",
     mtu=1430,
@@ -106,8 +95,7 @@ def test_a_peer_of_one_family_in_a_network_of_two() -> None:
 )
 def test_keys(keys_: dict[str, Any], changed: dict[str, Any]) -> None:
     (device,) = plan(**keys_).devices
-    values = {name: getattr(DEVICE, name) for name in DEVICE.__dataclass_fields__}
-    assert device == Vxlan(**{**values, **changed})
+    assert device == replace(DEVICE, **changed)
 
 
 @pytest.mark.parametrize(
