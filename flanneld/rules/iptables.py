@@ -48,28 +48,31 @@ class Iptables:
 
     async def faults(self, traffic: Traffic, ours: Sequence[AnyNetwork]) -> list[str]:
         """Say what is wrong, one sentence each."""
-        return self._sentences(saved.plan(await self._read(), traffic, ours))
+        return self._sentences(saved.plan(await self._read(), traffic, ours).faults)
 
     async def ensure(self, traffic: Traffic | None, ours: Sequence[AnyNetwork]) -> list[str]:
         """Make right what is wrong, and say what it was; None: no rules of ours."""
-        return await self._settle(lambda tables: saved.plan(tables, traffic, ours))
+        wrong = await self._settle(lambda tables: saved.plan(tables, traffic, ours))
+        return self._sentences(wrong)
 
     async def remove(self) -> list[str]:
-        """Take away our chains with all that leads to them, and say which there were."""
-        return await self._settle(saved.plan_removal)
+        """Take away our chains with all that leads to them, and name those that were there."""
+        return [f"{self._program} {chain}" for chain in await self._settle(saved.plan_removal)]
 
-    async def _settle(self, plan: Callable[[Mapping[str, Sequence[str]]], saved.Plan]) -> list[str]:
+    async def _settle(
+        self, plan: Callable[[Mapping[str, Sequence[str]]], saved.Plan]
+    ) -> Sequence[str]:
         """Look, and write what the plan says; look again when the write is refused."""
         complaint = ""
         for _ in range(_ATTEMPTS):
             found = plan(await self._read())
             if not found.text:
-                return self._sentences(found)
+                return found.faults
             done = await self._programs.run(
                 [f"{self._program}-restore", "--noflush", "-w", _LOCK_S], found.text
             )
             if done.status == 0:
-                return self._sentences(found)
+                return found.faults
             complaint = done.complaint
         raise RulesError(f"write rules with {self._program}-restore: {complaint}")
 
@@ -79,8 +82,8 @@ class Iptables:
             raise RulesError(f"read rules with {self._program}-save: {done.complaint}")
         return saved.parse(done.output)
 
-    def _sentences(self, plan: saved.Plan) -> list[str]:
-        return [f"{self._program}: {fault}" for fault in plan.faults]
+    def _sentences(self, faults: Sequence[str]) -> list[str]:
+        return [f"{self._program}: {fault}" for fault in faults]
 
 
 def knows_fully_random(printed: str) -> bool:

@@ -75,7 +75,7 @@ class Rules:
         ]
 
     async def remove(self) -> list[str]:
-        """Take every rule, chain and table of ours away, of both filters; say what there was."""
+        """Take every rule, chain and table of ours away, of both filters; name what there was."""
         filters = [*self._chosen.values(), *self._other.values()]
         return [gone for one in filters if one.installed for gone in await one.remove()]
 

@@ -45,11 +45,11 @@ class Nftables:
         return wrong
 
     async def remove(self) -> list[str]:
-        """Take our table away, and say whether there was one."""
+        """Take our table away, and name it if there was one."""
         if await self._read() is None:
             return []
         await self._write({})
-        return [f"nft: table {self._where} is there"]
+        return [f"nftables table {self._where}"]
 
     def _faults(
         self,

@@ -33,7 +33,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is wrong, one sentence each, and ``iptables-restore``'s input against it, or nothing."""
+    """What is wrong (or what goes), each in a few words, and ``iptables-restore``'s input against it, or nothing."""
 
     faults: tuple[str, ...]
     text: str
@@ -136,7 +136,7 @@ def plan_removal(tables: Mapping[str, Sequence[str]]) -> Plan:
     """Write the input that takes every chain of ours away."""
     found = {chain: find(chain, tables) for chain in texts.CHAINS}
     return Plan(
-        tuple(f"{_place(chain)} is there" for chain in found if found[chain].exists),
+        tuple(_place(chain) for chain in found if found[chain].exists),
         _transaction({chain.table: removal(chain, found[chain]) for chain in found}),
     )
 
