@@ -33,7 +33,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is wrong (or what goes), each in a few words, and ``iptables-restore``'s input against it, or nothing."""
+    """What is wrong, or what goes; and ``iptables-restore``'s input for that, or nothing."""
 
     faults: tuple[str, ...]
     text: str
