@@ -85,6 +85,7 @@ class Client:
                 answer = await self._call(endpoint, operation)
             except _FAILURES as error:
                 failures.append(f"{endpoint}: {_cause(error)}")
+                self._drop(endpoint)
             else:
                 self._prefer(endpoint)
                 return answer
@@ -113,6 +114,7 @@ class Client:
                 self._token = ""
         finally:
             stream.cancel()
+        self._drop(services.endpoint)
         self._endpoints.append(self._endpoints.pop(0))
         raise StoreError(f"etcd's watch has ended: {services.endpoint}: {cause}")
 
@@ -146,6 +148,10 @@ class Client:
         if self._token:
             services.set_token(self._token)
         return services
+
+    def _drop(self, endpoint: Endpoint) -> None:
+        """Use another channel from now on, so that TLS files which were renewed are read."""
+        self._services.pop(endpoint, None)
 
     def _metadata(self, **pairs: str) -> tuple[tuple[str, str], ...]:
         token = {"token": self._token} if self._token else {}

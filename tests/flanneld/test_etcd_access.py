@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,28 @@ def test_a_certificate_of_another_authority_is_refused(
     with pytest.raises(StoreError, match=secure.url):
         asyncio.run(lease(secure, *tls(pki, name, authority)))
     assert secure.leases() == {}
+
+
+def test_a_certificate_that_was_renewed_is_read(
+    secure: EtcdServer, pki: Path, tmp_path: Path
+) -> None:
+    def put(name: str) -> None:
+        for kind in ("pem", "key"):
+            shutil.copy(pki / f"{name}.{kind}", tmp_path / f"now.{kind}")
+
+    async def body() -> None:
+        files = [
+            *("--etcd-cafile", str(pki / "ca.pem"), "--etcd-certfile", str(tmp_path / "now.pem")),
+            *("--etcd-keyfile", str(tmp_path / "now.key")),
+        ]
+        put("stranger")
+        async with store(secure, *files) as manager:
+            with pytest.raises(StoreError):
+                await manager.config()
+            put("client")
+            await manager.config()
+
+    asyncio.run(body())
 
 
 def test_a_file_that_is_not_there_is_named(secure: EtcdServer, pki: Path) -> None:
