@@ -94,6 +94,8 @@ class Reconciler:
             broken = self._apply_devices(found.devices, present, changes, warnings)
             present = dump.read(self._handle, desired)
             found = difference(desired, present)
+            lacking = {change.value for change in found.devices}
+            changes = [change for change in changes if change.value not in lacking]
             problems += broken
         problems += found.problems
         feasible, waiting = _split(found.entries, present)

@@ -162,6 +162,21 @@ def test_checksum_offload_that_nobody_configured_is_let_be() -> None:
     assert "tx-checksum-ip-generic: off" in sh("ethtool -k flannel.1")
 
 
+@private
+def test_a_setting_that_cannot_be_made_is_a_warning() -> None:
+    up()
+    sh("mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys")
+    report = apply(plan(lease(2)))
+    assert not report.problems
+    assert report.warnings == (
+        "flannel.1: cannot write 0 to /proc/sys/net/ipv6/conf/flannel.1/accept_ra:"
+        " Read-only file system",
+    )
+    again = apply(plan(lease(2)))
+    assert not again.changes
+    assert again.warnings == report.warnings
+
+
 # ----------------------------------------------------------------------------- what is in the way
 
 
