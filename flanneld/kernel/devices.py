@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flanneld.kernel.difference import Change
     from flanneld.kernel.present import Present
     from netlink.handle import Handle
+    from netlink.link import Link
 
 
 class DeviceError(Exception):
@@ -39,14 +40,26 @@ def apply(handle: Handle, change: Change, present: Present) -> list[str]:
             if change.action == "replace":
                 _delete(handle, present.links[device.name].index)
             handle.execute(vxlan.new_vxlan(device, present.links[device.underlay].index))
-        handle.execute(
-            rtnl.set_link(device.name, mac=device.mac, mtu=device.mtu, alias=device.alias)
-        )
+            handle.execute(rtnl.set_link(device.name, alias=device.alias))
+        else:
+            _mend(handle, device, present.links[device.name])
         warnings = _set(device)
         handle.execute(rtnl.set_link(device.name, up=True))
     except NetlinkError as error:
         raise DeviceError(_explain(device, error, present)) from error
     return warnings
+
+
+def _mend(handle: Handle, device: Vxlan, there: Link) -> None:
+    """Set what differs, and no more.
+
+    To be told even the MAC that it has makes a link forget its neighbours (neigh_changeaddr in
+    net/core/neighbour.c).
+    """
+    mac = device.mac if there.mac != device.mac else None
+    mtu = device.mtu if there.mtu != device.mtu else None
+    alias = device.alias if there.alias != device.alias else None
+    handle.execute(rtnl.set_link(device.name, mac=mac, mtu=mtu, alias=alias))
 
 
 def _delete(handle: Handle, index: int) -> None:

@@ -163,14 +163,25 @@ def test_checksum_offload_that_nobody_configured_is_let_be() -> None:
 
 
 @private
+def test_mending_the_mtu_leaves_the_neighbours_alone() -> None:
+    up()
+    settle(plan(lease(2)))
+    sh("ip link set flannel.1 mtu 1300")
+    (change,) = settle(plan(lease(2))).changes
+    assert str(change).endswith("(mtu 1300 -> 1450)")
+
+
+@private
 def test_a_setting_that_cannot_be_made_is_a_warning() -> None:
     up()
     sh("mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys")
     report = apply(plan(lease(2)))
     assert not report.problems
     assert report.warnings == (
-        "flannel.1: cannot write 0 to /proc/sys/net/ipv6/conf/flannel.1/accept_ra:"
-        " Read-only file system",
+        (
+            "flannel.1: cannot write 0 to /proc/sys/net/ipv6/conf/flannel.1/accept_ra:"
+            " Read-only file system"
+        ),
     )
     again = apply(plan(lease(2)))
     assert not again.changes
