@@ -30,9 +30,11 @@ _LONGEST = 0xFFFF
 _IP, _TCP = packet.HEADER, 20
 
 # The bytes in which segments of one flow agree: not identification, checksums, sequence, flags.
-_BUT_LENGTH = (0, 1, 6, 7, 8, 9, *range(12, 24), *range(28, 33), 34, 35, 38, 39)
-_SAME = (*_BUT_LENGTH, 2, 3)
+_LENGTH = (2, 3)
+_ALWAYS = (0, 1, *_LENGTH, 6, 7, 8, 9, *range(12, 24), *range(28, 33), 34, 35, 38, 39)
+_COLUMNS = {head: (*_ALWAYS, *range(_IP + _TCP, head)) for head in range(_IP + _TCP, 81, 4)}
 _FLAGS, _SEQUENCE = 33, 24
+_ROUND = 1 << 32
 
 
 def merged(buffer: bytearray, view: memoryview, size: int, stride: int) -> Iterator[Vector]:
@@ -62,11 +64,11 @@ def _run(buffer: bytearray, at: int, size: int, stride: int) -> int:
     whole = min((size - at) // stride, (_LONGEST - head) // payload)
     end = at + whole * stride
     count = whole
-    for byte in (*_SAME, *range(_IP + _TCP, head)):
+    for byte in _COLUMNS[head]:
         column = buffer[at + byte : end : stride]
-        # How many at the front are as the first; strip is the fastest that there is.
-        alike = whole - len(column.lstrip(column[:1]))
-        count = min(count, alike)
+        if column.count(column[0]) != whole:
+            # How many at the front are as the first.
+            count = min(count, whole - len(column.lstrip(column[:1])))
     flags = buffer[at + _FLAGS : at + count * stride : stride]
     count -= len(flags.lstrip(_DATA_FLAGS))
     count = _in_sequence(buffer, at, stride, payload, count)
@@ -96,16 +98,18 @@ def _in_sequence(buffer: bytearray, at: int, stride: int, payload: int, count: i
     """Count how many of the first ``count`` follow one another without a gap."""
     end = at + count * stride
     first = int.from_bytes(buffer[at + _SEQUENCE : at + _SEQUENCE + 4], "big")
-    wanted = struct.pack(
-        f"!{count}I", *((first + index * payload) & 0xFFFFFFFF for index in range(count))
-    )
+    numbers = range(first, first + count * payload, payload)
+    if numbers[-1] >= _ROUND:
+        numbers = range(first, _ROUND, payload)  # the run ends where the numbers begin anew
+        count = len(numbers)
+        end = at + count * stride
+    wanted = struct.pack(f"!{count}I", *numbers)
     for byte in range(4):
         column = buffer[at + _SEQUENCE + byte : end : stride]
         expected = wanted[byte::4]
         if column != expected:
             pairs = enumerate(zip(column, expected, strict=True))
-            gap = next(index for index, (is_, should) in pairs if is_ != should)
-            count = min(count, gap)
+            count = min(count, next(index for index, (is_, should) in pairs if is_ != should))
     return count
 
 
@@ -119,7 +123,8 @@ def _continues(buffer: bytearray, at: int, last: int, length: int, behind: int) 
         and packet.total_length(buffer, last) == length
         and all(
             buffer[last + byte] == buffer[at + byte]
-            for byte in (*_BUT_LENGTH, *range(_IP + _TCP, head))
+            for byte in _COLUMNS[head]
+            if byte not in _LENGTH
         )
         and buffer[last + _FLAGS] in _DATA_FLAGS
         and int.from_bytes(buffer[last + _SEQUENCE : last + _SEQUENCE + 4], "big")
@@ -134,8 +139,10 @@ def _joined(
     if buffer[at + 8] <= 1:  # the time to live
         return
     head = _IP + (buffer[at + 32] >> 4) * 4
-    payloads = [view[start + head : min(start + stride, end)] for start in range(at, end, stride)]
-    total = head + sum(map(len, payloads))
+    starts = range(at, end, stride)
+    payloads = [view[start + head : start + stride] for start in starts[:-1]]
+    payloads.append(view[starts[-1] + head : end])
+    total = end - at - len(payloads) * head + head
     header = buffer[at : at + head]
     struct.pack_into("!H", header, 2, total)
     header[8] -= 1
