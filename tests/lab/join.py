@@ -91,7 +91,7 @@ def _await_peers(node: Node, count: int) -> None:
     # Each look at the metrics is work for the daemon: not more of them than it takes.
     until(
         f"{count} peers",
-        lambda: node.metric("flannel_peers") == count,
+        lambda: node.is_ready() and node.metric("flannel_peers") == count,
         patience_s=300,
         pause_s=0.1,
     )

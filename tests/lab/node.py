@@ -137,8 +137,12 @@ class Node(Space):
             connection.close()
 
     def metric(self, name: str) -> float:
-        """Give the value of a metric without labels."""
-        for line in self.get("/metrics")[1].splitlines():
+        """Give the value of a metric without labels. LabError."""
+        try:
+            _, text = self.get("/metrics")
+        except OSError as error:
+            raise LabError(f"{self.name}: {name}: {error}\n{self.log()}") from error
+        for line in text.splitlines():
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
         raise LabError(f"{self.name}: no metric {name}")
