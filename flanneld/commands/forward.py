@@ -10,20 +10,26 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import logging
 import os
 import select
 import socket
-import sys
+import time
 from typing import TYPE_CHECKING
 
+from flanneld import logs
 from flanneld.forward.forwarder import Forwarder
+from flanneld.forward.keeper import BROKEN
 from flanneld.forward.table import from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _TURNS = 8  # batches of one direction before the other and the daemon have theirs
 _STDIN = 0
+_TELL_S = 60.0  # at least, between two lines about dropped packets
+
+_log = logging.getLogger(__name__)
 
 
 async def run(argv: Sequence[str]) -> int:
@@ -42,12 +48,13 @@ async def run(argv: Sequence[str]) -> int:
         port=args.port,
         strict=args.strict,
     )
+    logs.set_up(logging.INFO)
     gc.disable()  # no cycles are made, and a pause costs packets
     try:
         _forward(forwarder, args.tun, args.socket)
     except OSError as error:
-        sys.stderr.write(f"forwarding ends: {error}\n")
-        return 1
+        _log.error("forwarding ends: %s", error)
+        return BROKEN
     return 0
 
 
@@ -55,6 +62,7 @@ def _forward(forwarder: Forwarder, tun: int, sock: int) -> None:
     """Serve the three descriptors in turn until stdin ends."""
     os.set_blocking(_STDIN, False)
     lines = bytearray()
+    told, due = 0, 0.0
     with select.epoll() as poll:
         for fd in (tun, sock, _STDIN):
             poll.register(fd, select.EPOLLIN)
@@ -68,6 +76,14 @@ def _forward(forwarder: Forwarder, tun: int, sock: int) -> None:
                 receiving = receiving and forwarder.receive_batch()
                 if not sending and not receiving:
                     break
+            dropped = forwarder.dropped.total()
+            if dropped != told and time.monotonic() >= due:
+                _log.warning("packets dropped since the start", extra=_named(forwarder.dropped))
+                told, due = dropped, time.monotonic() + _TELL_S
+
+
+def _named(dropped: Mapping[str, int]) -> dict[str, int]:
+    return {reason.lower().replace(" ", "_"): count for reason, count in dropped.items()}
 
 
 def _listen(forwarder: Forwarder, lines: bytearray) -> bool:

@@ -135,7 +135,7 @@ class Forwarder:
             try:
                 self._socket.sendto(self._out_view[at : at + lengths[index]], to)
             except OSError as error:
-                self.dropped[f"send: {error.strerror}"] += 1
+                self.dropped[f"send {error.strerror}"] += 1
 
     # -------------------------------------------------------------------------- socket to device
 
@@ -146,7 +146,7 @@ class Forwarder:
         except BlockingIOError:
             return False
         except OSError as error:  # an ICMP error about what was sent
-            self.dropped[f"receive: {error.strerror}"] += 1
+            self.dropped[f"receive {error.strerror}"] += 1
             return True
         if self._strict and source not in self.table.nodes:
             self.dropped["not from a node"] += 1
@@ -165,4 +165,4 @@ class Forwarder:
         try:
             os.writev(self._tun, vector)
         except OSError as error:
-            self.dropped[f"write: {error.strerror}"] += 1
+            self.dropped[f"write {error.strerror}"] += 1

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _PATIENCE_S = 5.0  # for a forwarder to take its table, or to end
 _SHORT_LIFE_S = 1.0  # one that ends sooner is not started again at once
+_AGAIN_S = 1.0  # after which what could not be done is tried again
+BROKEN = 1  # exit status of a forwarder that cannot use its device or socket
 
 
 class Keeper:
@@ -39,6 +41,7 @@ class Keeper:
         self._socket: socket.socket | None = None
         self._process: Process | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._broken = False
 
     @property
     def process_id(self) -> int | None:
@@ -53,9 +56,12 @@ class Keeper:
         try:
             return await self._apply(wanted)
         except (TunError, SocketError) as error:
-            return (str(error),)
+            problem = str(error)
         except OSError as error:
-            return (f"start the forwarder of {wanted.device}: {error.strerror or error}",)
+            problem = f"start the forwarder of {wanted.device}: {error.strerror or error}"
+        # An earlier daemon's forwarder may be about to end, with what it holds.
+        asyncio.get_running_loop().call_later(_AGAIN_S, self._changed)
+        return (problem,)
 
     async def close(self) -> None:
         """End the process, and let go of the socket and the device."""
@@ -65,10 +71,11 @@ class Keeper:
         if self._tun is not None:
             self._tun.close()
         self._socket = self._tun = self._now = None
+        self._broken = False
 
     async def _apply(self, wanted: Forwarding) -> tuple[str, ...]:
         before = self._now
-        if before is not None and replace(before, nodes=wanted.nodes) != wanted:
+        if self._broken or (before and replace(before, nodes=wanted.nodes) != wanted):
             await self.close()
             before = None
         if self._tun is None or not self._is_up(self._tun, wanted.mtu):
@@ -118,6 +125,7 @@ class Keeper:
         started = loop.time()
         status = await process.wait()
         self._process = self._watcher = None
+        self._broken = status == BROKEN
         _log.warning("the forwarder has ended; another is started", extra={"status": status})
         lived = loop.time() - started
         loop.call_later(0 if lived > _SHORT_LIFE_S else _SHORT_LIFE_S, self._changed)

@@ -294,6 +294,22 @@ async def test_a_device_that_is_down_or_gone_is_put_right() -> None:
 
 
 @scenario
+async def test_somebody_else_s_device_of_that_name_is_not_taken_for_ours() -> None:
+    attach()
+    ended = asyncio.Event()
+    keeper = Keeper(ended.set)
+    assert await keeper.apply(WANTED) == ()
+    sh("ip link delete flannel0; ip link add flannel0 type bridge")
+    await asyncio.wait_for(ended.wait(), 30)
+    assert "make the TUN device flannel0" in str(await keeper.apply(WANTED))
+    ended.clear()
+    sh("ip link delete flannel0")
+    await asyncio.wait_for(ended.wait(), 30)  # it asks to be tried again
+    assert await keeper.apply(WANTED) == ()
+    await keeper.close()
+
+
+@scenario
 async def test_what_stands_in_the_way_is_named() -> None:
     attach()
     sh("ip link add flannel0 type bridge")
