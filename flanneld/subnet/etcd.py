@@ -239,12 +239,17 @@ class Etcd:
         return entry
 
     def _compare(self, leases: Mapping[str, Lease]) -> None:
-        """Wake ``hold`` if this node's lease is not among them as it should be."""
+        """Wake ``hold`` if this node's lease is not among them; tell if another node writes it."""
         if self._held is None:
             return
         found = leases.get(self._held.key)
         if found is None or not choice.is_own(found, self._held.attributes):
             self._lost.set()
+        elif found.attributes != self._held.attributes and not self._writing.locked():
+            _log.warning(
+                "another node publishes this node's address: give one of them another --public-ip",
+                extra={"lease": found.key, "value": keys.value(found.attributes).decode()},
+            )
 
     # ---------------------------------------------------------------------------------------- calls
 

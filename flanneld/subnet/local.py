@@ -14,7 +14,7 @@ import fcntl
 import json
 import logging
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ class Local:
         """Watch over the lease: a local one has no end, but can be taken out of the file."""
         if self._held is None or self._held.key != lease.key:
             self._held = lease
-        with Watched([self._leases]) as watched:
+        with closing(Watched([self._leases])) as watched:
             while True:
                 leases = self._readable([self._leases])
                 if leases is not None and not _holds(leases, self._held):
@@ -92,7 +92,7 @@ class Local:
     async def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:
         """Give all leases, of this machine and of the file of peers, now and after each change."""
         paths = [*([self._peers] if self._peers else []), self._leases]
-        with Watched(paths) as watched:
+        with closing(Watched(paths)) as watched:
             while True:
                 leases = self._readable(paths)
                 if leases is not None:

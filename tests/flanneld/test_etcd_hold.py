@@ -11,7 +11,7 @@ import pytest
 
 from flanneld.subnet import etcd as etcd_module
 from flanneld.subnet.manager import Revoked
-from tests.flanneld.stores import PATIENCE_S, attributes, follow, store, value
+from tests.flanneld.stores import PATIENCE_S, attributes, follow, store, until, value, watching
 
 if TYPE_CHECKING:
     from flanneld.lease import Lease
@@ -46,6 +46,25 @@ def test_a_lost_lease_ends_it(etcd: EtcdServer, how: str) -> None:
             following.cancel()
 
     asyncio.run(body())
+
+
+def test_another_node_with_the_same_address_is_told(
+    etcd: EtcdServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    etcd.configure()
+
+    async def body() -> None:
+        async with store(etcd) as manager, watching(manager) as seen:
+            lease = await manager.acquire(attributes(), None)
+            await until(seen, lambda leases: lease.key in leases)
+            assert not caplog.text
+            async with store(etcd) as other:
+                await other.acquire(attributes(mac="02:00:00:00:00:77"), None)
+            await until(seen, lambda leases: leases[lease.key].attributes != lease.attributes)
+
+    asyncio.run(body())
+    assert "another node publishes this node's address" in caplog.text
+    assert "02:00:00:00:00:77" in caplog.text
 
 
 def test_a_lease_is_renewed_without_waking_anybody(
