@@ -98,10 +98,11 @@ class Forwarder:
 
     def _refuse(self, index: int, destination: bytes) -> None:
         """Tell the sender that there is no way, if it is one to be told."""
-        self.dropped["no node" if destination else "not IPv4"] += 1
+        if not destination:  # what this node's kernel says to IPv6 neighbours of every device
+            return
+        self.dropped["no node"] += 1
         at = index * self._mtu
-        answer = destination and packet.unreachable(self._out_view[at : at + self._mtu])
-        if answer:
+        if answer := packet.unreachable(self._out_view[at : at + self._mtu]):
             self._write([merge.NO_VNET, answer])
 
     def _send(self, run: Run, lengths: Sequence[int]) -> None:
