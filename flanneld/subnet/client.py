@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -76,6 +77,7 @@ class Client:
         self._password = password
         self._token = ""
         self._services: dict[Endpoint, Services] = {}
+        self._dropped: WeakSet[grpc.aio.Channel] = WeakSet()
 
     async def call(self, operation: Callable[[Services], Awaitable[T]]) -> T:
         """Make a call on the endpoint that answered last, else on the others; StoreError."""
@@ -120,9 +122,10 @@ class Client:
 
     async def close(self) -> None:
         """Close all channels."""
-        for services in self._services.values():
-            await services.channel.close()
+        channels = [*(services.channel for services in self._services.values()), *self._dropped]
         self._services.clear()
+        for channel in channels:
+            await channel.close()
 
     async def _call(self, endpoint: Endpoint, operation: Callable[[Services], Awaitable[T]]) -> T:
         try:
@@ -151,7 +154,9 @@ class Client:
 
     def _drop(self, endpoint: Endpoint) -> None:
         """Use another channel from now on, so that TLS files which were renewed are read."""
-        self._services.pop(endpoint, None)
+        services = self._services.pop(endpoint, None)
+        if services is not None:
+            self._dropped.add(services.channel)  # some other call may still be on it
 
     def _metadata(self, **pairs: str) -> tuple[tuple[str, str], ...]:
         token = {"token": self._token} if self._token else {}

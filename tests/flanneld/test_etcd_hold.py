@@ -57,7 +57,7 @@ def test_another_node_with_the_same_address_is_told(
         async with store(etcd) as manager, watching(manager) as seen:
             lease = await manager.acquire(attributes(), None)
             await until(seen, lambda leases: lease.key in leases)
-            assert not caplog.text
+            assert "publishes" not in caplog.text
             async with store(etcd) as other:
                 await other.acquire(attributes(mac="02:00:00:00:00:77"), None)
             await until(seen, lambda leases: leases[lease.key].attributes != lease.attributes)
