@@ -9,16 +9,16 @@ Must not know: sockets, messages.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from flanneld.desired import Forward, Neighbour, Vxlan, alias, is_inside, network_of
+from flanneld.desired import Forward, Neighbour, is_inside, network_of
 from flanneld.kernel.entries import RTPROT_FLANNEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from flanneld.desired import Address, AnyNetwork, Desired, Route
+    from flanneld.desired import Address, AnyNetwork, Desired, Route, Vxlan
     from flanneld.kernel.entries import RouteEntry
     from flanneld.kernel.present import Present
     from flanneld.kernel.vxlan import VxlanLink
@@ -58,39 +58,67 @@ class Difference:
         return bool(self.devices or self.entries or self.problems)
 
 
+class _Foreign(Exception):
+    """A link of the wanted name is not the daemon's; ``str`` says whose, and what to do."""
+
+
 def difference(desired: Desired, present: Present) -> Difference:
-    """Compare. What lies on a device that is to be made or replaced counts as missing."""
-    problems: list[str] = []
+    """Compare.
+
+    What lies on a device that is to be made or replaced counts as missing; what is wanted on a
+    link that is not ours, and what is on it, does not count at all.
+    """
     devices = [*_stale_devices(desired, present)]
+    problems: list[str] = []
+    fresh: set[str] = set()
+    foreign: set[str] = set()
     for wanted in sorted(desired.devices, key=lambda device: device.name):
-        devices += _device(wanted, desired, present, problems)
-    fresh = {
-        change.value.name
-        for change in devices
-        if isinstance(change.value, Vxlan) and change.action != "change"
-    }
-    ours = {device.name for device in desired.devices}
-    entries = (
-        *_sorted(_addresses(desired, present, fresh)),
-        *_sorted(
-            _keyed(
-                desired.neighbours,
-                (entry for entry in present.neighbours if entry.link not in fresh),
-                ours,
-                lambda entry: entry.address,
-            )
-        ),
-        *_sorted(
-            _keyed(
-                desired.forwards,
-                (entry for entry in present.forwards if entry.link not in fresh),
-                ours,
-                lambda entry: entry.mac,
-            )
-        ),
-        *_sorted(_routes(desired, present)),
+        if wanted.underlay not in present.links:
+            problems.append(f"{wanted.name}: its underlay {wanted.underlay} does not exist")
+        try:
+            change = _device(wanted, desired, present)
+        except _Foreign as error:
+            problems.append(str(error))
+            foreign.add(wanted.name)
+            continue
+        if change is not None:
+            devices.append(change)
+            fresh |= {wanted.name} if change.action != "change" else set()
+    seen = _seen_without(present, fresh | foreign)
+    entries = _entries(_desired_without(desired, foreign) if foreign else desired, seen)
+    return Difference(tuple(devices), tuple(entries), tuple(problems))
+
+
+def _seen_without(present: Present, links: set[str]) -> Present:
+    if not links:
+        return present
+    return replace(
+        present,
+        addresses=frozenset(one for one in present.addresses if one.link not in links),
+        neighbours=frozenset(one for one in present.neighbours if one.link not in links),
+        forwards=frozenset(one for one in present.forwards if one.link not in links),
     )
-    return Difference(tuple(devices), entries, tuple(problems))
+
+
+def _desired_without(desired: Desired, links: set[str]) -> Desired:
+    return replace(
+        desired,
+        devices=frozenset(one for one in desired.devices if one.name not in links),
+        addresses=frozenset(one for one in desired.addresses if one.link not in links),
+        neighbours=frozenset(one for one in desired.neighbours if one.link not in links),
+        forwards=frozenset(one for one in desired.forwards if one.link not in links),
+        routes=frozenset(one for one in desired.routes if one.link not in links),
+    )
+
+
+def _entries(desired: Desired, present: Present) -> Iterator[Change]:
+    ours = {device.name for device in desired.devices}
+    yield from _sorted(_addresses(desired, present))
+    yield from _sorted(
+        _keyed(desired.neighbours, present.neighbours, ours, lambda entry: entry.address)
+    )
+    yield from _sorted(_keyed(desired.forwards, present.forwards, ours, lambda entry: entry.mac))
+    yield from _sorted(_routes(desired, present))
 
 
 # --------------------------------------------------------------------------------------- devices
@@ -98,10 +126,9 @@ def difference(desired: Desired, present: Present) -> Difference:
 
 def is_ours(link: VxlanLink, networks: Iterable[AnyNetwork], present: Present) -> bool:
     """Whether a device is provably a flannel's of one of these networks."""
-    name = link.link.name
-    if link.link.alias:
-        network = network_of(link.link.alias)
-        return network is not None and is_inside(network, networks)
+    name, marked = link.link.name, network_of(link.link.alias)
+    if marked is not None:
+        return is_inside(marked, networks)
     if name not in {f"flannel.{link.vni}", f"flannel-v6.{link.vni}"}:
         return False
     return any(
@@ -121,36 +148,30 @@ def _stale_devices(desired: Desired, present: Present) -> Iterator[Change]:
             yield Change("remove", link)
 
 
-def _device(
-    wanted: Vxlan, desired: Desired, present: Present, problems: list[str]
-) -> Iterator[Change]:
+def _device(wanted: Vxlan, desired: Desired, present: Present) -> Change | None:
+    """Compare one device; _Foreign if its name is taken. Without its underlay it has to wait."""
     other = present.links.get(wanted.name)
     underlay = present.links.get(wanted.underlay)
-    if underlay is None:
-        problems.append(f"{wanted.name}: its underlay {wanted.underlay} does not exist")
-        return
     if other is None:
-        yield Change("add", wanted)
-        return
+        return None if underlay is None else Change("add", wanted)
     link = present.vxlans.get(wanted.name)
     if link is None:
-        problems.append(
+        raise _Foreign(
             f"{wanted.name} exists and is {other.kind or 'no virtual device'}, not a VXLAN device:"
             " delete or rename it, or choose another VNI"
         )
-        return
-    marks = {"", *(alias(network) for network in desired.networks)}
-    if link.link.alias not in marks:
-        problems.append(
+    marked = network_of(link.link.alias)
+    if marked is not None and marked not in desired.networks:
+        raise _Foreign(
             f"{wanted.name} has the alias {link.link.alias!r}: it belongs to another network;"
             " choose another VNI for this one"
         )
-    elif not link.is_like(wanted, underlay.index):
-        yield Change("replace", wanted, what=tuple(_unlike(link, wanted, underlay.index, present)))
-    else:
-        what = tuple(_lacking(link, wanted, present))
-        if what:
-            yield Change("change", wanted, what)
+    if underlay is None:
+        return None
+    if not link.is_like(wanted, underlay.index):
+        return Change("replace", wanted, tuple(_unlike(link, wanted, underlay.index, present)))
+    what = tuple(_lacking(link, wanted, present))
+    return Change("change", wanted, what) if what else None
 
 
 def _unlike(link: VxlanLink, wanted: Vxlan, underlay: int, present: Present) -> Iterator[str]:
@@ -192,12 +213,11 @@ def _lacking(link: VxlanLink, wanted: Vxlan, present: Present) -> Iterator[str]:
 # --------------------------------------------------------------------------------------- entries
 
 
-def _addresses(desired: Desired, present: Present, fresh: set[str]) -> Iterator[Change]:
-    there = {address for address in present.addresses if address.link not in fresh}
-    for address in desired.addresses - there:
+def _addresses(desired: Desired, present: Present) -> Iterator[Change]:
+    for address in desired.addresses - present.addresses:
         yield Change("add", address)
     ours = {address.link for address in desired.addresses}
-    for address in there - desired.addresses:
+    for address in present.addresses - desired.addresses:
         if address.link in ours and is_inside(address.interface.network, desired.networks):
             yield Change("remove", address)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.flanneld.scene import addresses, apply, link, plan, settle, up
+from tests.kernel.flanneld.scene import addresses, apply, link, neighbours, plan, routes, settle, up
 from tests.kernel.privatens import private, sh
 from tests.unit.flanneld.cluster import IDENTITY, lease
 
@@ -228,23 +228,48 @@ def test_a_program_on_the_port_is_told() -> None:
     settle(plan())
 
 
+OF_OTHERS = [
+    (
+        "ip link add flannel.1 type bridge",
+        "flannel.1 exists and is bridge, not a VXLAN device",
+    ),
+    (
+        f"{GO.replace('1450', '1400')}; ip link set flannel.1 alias 'flanneld 10.99.0.0/16'",
+        "flannel.1 has the alias 'flanneld 10.99.0.0/16': it belongs to another network",
+    ),
+]
+
+
+@pytest.mark.parametrize(("there", "named"), OF_OTHERS)
 @private
-def test_another_kind_of_link_of_the_name_is_left_alone() -> None:
+def test_a_link_of_others_is_named_and_left_alone(there: str, named: str) -> None:
     up()
-    sh("ip link add flannel.1 type bridge")
-    problems = apply(plan(lease(2))).problems
-    assert "flannel.1 exists and is bridge, not a VXLAN device" in problems[0]
-    assert device()["linkinfo"]["info_kind"] == "bridge"
+    sh(
+        f"{there}; ip link set flannel.1 up; ip address add 10.244.77.0/32 dev flannel.1;"
+        "ip neighbour add 10.244.2.0 lladdr 02:00:00:00:00:99 dev flannel.1 nud permanent"
+    )
+    before = (
+        sh("ip address show dev flannel.1 scope global"),
+        sh("bridge fdb show dev flannel.1"),
+        neighbours("flannel.1"),
+        set(routes()),
+    )
+    (problem,) = apply(plan(lease(2))).problems
+    assert named in problem
+    assert before == (
+        sh("ip address show dev flannel.1 scope global"),
+        sh("bridge fdb show dev flannel.1"),
+        neighbours("flannel.1"),
+        set(routes()),
+    )
 
 
 @private
-def test_the_device_of_another_network_is_left_alone() -> None:
+def test_an_alias_that_is_no_mark_is_nobodys() -> None:
     up()
-    sh(GO.replace("mtu 1450", "mtu 1400"))
-    sh("ip link set flannel.1 alias 'flanneld 10.99.0.0/16'")
-    problems = apply(plan()).problems
-    assert "it belongs to another network" in problems[0]
-    assert device()["mtu"] == 1400
+    sh(f"{GO}; ip link set flannel.1 alias 'the pods'")
+    settle(plan(lease(2)))
+    assert device()["ifalias"] == "flanneld 10.244.0.0/16"
 
 
 @private
