@@ -32,7 +32,7 @@ class Iptables:
         self.version = version
         self._program = PROGRAM[version]
         self._programs = programs
-        self._fully_random: bool | None = None
+        self._version = ""
 
     @property
     def installed(self) -> bool:
@@ -41,10 +41,16 @@ class Iptables:
 
     async def knows_fully_random(self) -> bool:
         """Whether this iptables has ``--random-fully``."""
-        if self._fully_random is None:
-            done = await self._programs.run([self._program, "--version"])
-            self._fully_random = knows_fully_random(done.output)
-        return self._fully_random
+        return knows_fully_random(await self._printed_version())
+
+    async def is_counted(self) -> bool:
+        """Whether the kernel counts this iptables' changes (``generation``)."""
+        return "nf_tables" in await self._printed_version()
+
+    async def _printed_version(self) -> str:
+        if not self._version:
+            self._version = (await self._programs.run([self._program, "--version"])).output
+        return self._version
 
     async def faults(self, traffic: Traffic, ours: Sequence[AnyNetwork]) -> list[str]:
         """Say what is wrong, one sentence each."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flanneld.rules import generation
 from flanneld.rules.iptables import Iptables
 from flanneld.rules.nftables import Nftables
 from flanneld.rules.programs import system
@@ -48,13 +49,18 @@ class Rules:
             {version: kind(version, self._programs) for version in _VERSIONS} for kind in kinds
         )
         self._settled = False
+        self._seen: int | None = None  # the generation at which all was right
 
     async def ensure(self) -> list[str]:
         """Make the rules right, and say what was wrong, one sentence each.
 
-        Right rules are read, not written.  The first time, all that an earlier run with another
-        configuration left behind is removed too.
+        Right rules are read, not written, and not even read while the kernel counts no change of
+        anybody's.  The first time, all that an earlier run with another configuration left behind
+        is removed too.
         """
+        now = await self._generation()
+        if now is not None and now == self._seen:
+            return []
         repaired = []
         for version, traffic in self._traffic.items():
             wanted = await self._supported(traffic)
@@ -62,6 +68,7 @@ class Rules:
         if not self._settled:
             repaired += await self._remove_left_behind()
             self._settled = True
+        self._seen = None if repaired else now
         return repaired
 
     async def check(self) -> list[str]:
@@ -78,6 +85,13 @@ class Rules:
         """Take every rule, chain and table of ours away, of both filters; name what there was."""
         filters = [*self._chosen.values(), *self._other.values()]
         return [gone for one in filters if one.installed for gone in await one.remove()]
+
+    async def _generation(self) -> int | None:
+        """Give the number of the packet filter's last change, if every change is counted."""
+        for version in self._traffic:
+            if not await self._chosen[version].is_counted():
+                return None
+        return generation.current()
 
     async def _remove_left_behind(self) -> list[str]:
         """Clear the other filter, and the family that the network has no more.

@@ -32,6 +32,10 @@ class Nftables:
         """Whether there is the program."""
         return self._programs.has("nft")
 
+    async def is_counted(self) -> bool:
+        """Whether the kernel counts changes (``generation``)."""
+        return True
+
     async def faults(self, traffic: Traffic, ours: Sequence[AnyNetwork]) -> list[str]:
         """Say what is wrong, one sentence each."""
         return self._faults(await self._read(), traffic, ours)

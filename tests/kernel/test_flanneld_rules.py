@@ -24,7 +24,10 @@ from tests.kernel.flannel_node import GROUP, NODE, NODE_TO_PEER, OUTSIDE, PEER_P
 from tests.kernel.privatens import needs_root, private, sh
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from flanneld.rules.programs import Completed
 
 pytestmark = [pytest.mark.kernel, needs_root]
 
@@ -147,6 +150,37 @@ def test_right_rules_are_read_and_not_written(kind: str, tmp_path: Path) -> None
     assert ensure(packets.rules()) == []
     assert sh("nft -a list ruleset") == generation
     assert asyncio.run(packets.rules().check()) == []
+
+
+class Counted(Programs):
+    """Programs that note what was run."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.ran: list[str] = []
+
+    async def run(self, argv: Sequence[str], text: str = "") -> Completed:
+        self.ran.append(argv[0])
+        return await super().run(argv, text)
+
+
+@private
+def test_nothing_is_run_while_nothing_changes(kind: str, tmp_path: Path) -> None:
+    packets = Filter(kind, tmp_path)
+    programs = Counted(packets.path)
+    rules = Rules(TRAFFIC, nftables=kind == "nftables", programs=programs)
+    ensure(rules)
+    ensure(rules)
+    programs.ran.clear()
+    for _ in range(3):
+        assert ensure(rules) == []
+    looks = ["iptables-save", "ip6tables-save"] * 3 if kind == "iptables-legacy" else []
+    assert programs.ran == looks
+    packets.sh("nft add table ip other" if kind == "nftables" else "iptables -A INPUT -j ACCEPT")
+    assert ensure(rules) == []  # somebody else's change is a reason to look
+    assert len(programs.ran) == len(looks) + 2
+    packets.sh(DAMAGE[kind.partition("-")[0]][0])
+    assert ensure(rules)
 
 
 DAMAGE = {
