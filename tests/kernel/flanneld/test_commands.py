@@ -43,19 +43,19 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def set_up(*peers: Lease, kind: str = "vxlan") -> None:
+def set_up(*peers: Lease, kind: str = "vxlan", families: str = "4") -> None:
     """Make this node 1 among these peers, as a daemon leaves it."""
     up()
     sh(BRIDGE)
-    apply(plan(*peers, kind=kind))
-    outer = external(families="4", index=socket.if_nametoindex("eth0"))
+    apply(plan(*peers, kind=kind, families=families))
+    outer = external(families=families, index=socket.if_nametoindex("eth0"))
     files.write(SUBNET_FILE, b"FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n")
     state.save(
         state.State(
             pid=GONE,
             version="0",
             written=0.0,
-            conf=conf(kind),
+            conf=conf(kind, families=families),
             settings=state.Settings(
                 ip_masq=False,
                 fully_random=True,
@@ -65,7 +65,7 @@ def set_up(*peers: Lease, kind: str = "vxlan") -> None:
             ),
             external=outer,
             identity=identity(1),
-            lease=lease(1, kind),
+            lease=lease(1, kind, families=families),
             peers=peers,
             ready=True,
             problems=(),
@@ -227,6 +227,31 @@ def test_by_host_gw() -> None:
     assert explain("10.244.1.5", "10.244.2.7")[:2] == (0, "daemon")
     sh("ip route flush proto 244")
     assert explain("10.244.1.5", "10.244.2.7")[:2] == (1, "route")
+
+
+@pytest.mark.parametrize(
+    ("damage", "step"),
+    [
+        ("true", "daemon"),
+        ("sysctl -qw net.ipv6.conf.all.forwarding=0", "forwarding"),
+        ("ip link set flannel-v6.1 mtu 1300", "device"),
+        ("ip -6 route del fd44:0:0:2::/64", "route"),
+        ("ip neighbour del fd44:0:0:2:: dev flannel-v6.1", "neighbour"),
+        ("bridge fdb del 02:00:00:06:00:02 dev flannel-v6.1", "fdb"),
+        ("ip -6 route add unreachable fd09::2", "underlay"),
+        ("ip link set eth0 mtu 1499", "mtu"),
+    ],
+)
+@private
+def test_ipv6(damage: str, step: str) -> None:
+    set_up(lease(2, families="6"), families="6")
+    sh(
+        "sysctl -qw net.ipv6.conf.all.forwarding=1;"
+        "ip address add fd44:0:0:1::1/64 dev cni0 nodad; ip link set far master cni0"
+    )
+    sh(damage)
+    status, name, found = explain("fd44:0:0:1::5", "fd44:0:0:2::7")
+    assert (status, name) == (int(step != "daemon"), step), found
 
 
 @private
