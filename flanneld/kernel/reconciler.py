@@ -1,7 +1,7 @@
 """Making the kernel hold what is desired: read, compare, carry out, and say what is left.
 
 The one way to every state, for the start, a new peer, a link that went down, a device that
-was deleted, entries that were flushed, and the end. Nothing is remembered between two runs.
+was deleted, entries that were flushed, and the end. Nothing is remembered between two passes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a run did. ``changes`` were carried out; ``problems`` stand in the way of peers.
+    """What a pass did. ``changes`` were carried out; ``problems`` stand in the way of peers.
 
     ``warnings`` do not: a setting that the kernel refused.
     """
@@ -55,7 +55,7 @@ class Report:
 class Reconciler:
     """The kernel of this process's network namespace, compared with what is desired of it.
 
-    ``watched`` are the links that the last run had to do with, for ``events.Events``.
+    ``watched`` are the links that the last pass had to do with, for ``events.Events``.
     """
 
     def __init__(self) -> None:
