@@ -1,4 +1,4 @@
-"""Clusters for the lab's tests; what a lab needs and is missing skips the test, or in CI fails it."""
+"""Clusters for the lab's tests. What a lab needs and is missing skips the test; in CI it fails."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conformance.world import SYSTEM_PATH
 from tests.lab.cluster import Cluster
 from tests.lab.node import PLUGINS, program
 from tests.lab.space import LabError
@@ -16,7 +17,7 @@ from tests.lab.space import LabError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-NEEDED = ("etcd", "etcdctl", "ip", "bridge", "nft", "iptables", "ping", "setpriv", "nsenter")
+NEEDED = ("etcd", "etcdctl", "ethtool", "ip", "iptables", "nft", "nsenter", "ping", "setpriv")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def new_cluster() -> Iterator[Callable[[dict[str, Any]], Cluster]]:
     """Make clusters of a configuration; nodes are added by the test."""
-    missing = [name for name in NEEDED if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None]
+    missing = [name for name in NEEDED if shutil.which(name, path=SYSTEM_PATH) is None]
     if missing or os.geteuid() != 0:
         pytest.skip(f"needs root, and: {', '.join(missing)}")
     if not (PLUGINS / "flannel").exists():

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tests.lab.node import Node
 
 
+UDP = ("udp",)
+
+
 class Disturbance(NamedTuple):
     """A shell script for a node; what it takes away comes back, or the daemon does not heal."""
 
@@ -30,6 +33,19 @@ ip route replace default via {GATEWAY}
 ip route replace default via {GATEWAY6}
 """
 
+_FORWARDER = """
+mine=$(readlink /proc/self/ns/net)
+for process in /proc/[0-9]*; do
+    if [ "$(readlink $process/ns/net)" = "$mine" ] && grep -qz '^for[w]ard$' $process/cmdline; then
+        kill -KILL ${process#/proc/}
+    fi
+done
+"""
+_ROUTES_OF_PEERS = """
+ip route show proto 244 | while read destination rest; do ip route delete $destination; done
+ip -6 route show proto 244 | while read destination rest; do ip -6 route delete $destination; done
+"""
+
 DISTURBANCES = (
     Disturbance("flannel.1 down and up", "ip link set flannel.1 down; ip link set flannel.1 up"),
     Disturbance("flannel.1 down", "ip link set flannel.1 down"),
@@ -38,17 +54,19 @@ DISTURBANCES = (
     Disturbance("flannel.1 with another MTU", "ip link set flannel.1 mtu 1000"),
     Disturbance("FDB flushed", "bridge fdb flush dev flannel.1"),
     Disturbance("neighbours flushed", "ip neighbour flush dev flannel.1 nud permanent"),
-    Disturbance("routes flushed", "ip route flush dev flannel.1; ip -6 route flush dev flannel-v6.1"),
-    Disturbance(
-        "routes of peers flushed",
-        "for net in $(ip route | grep -o '^10.244.*via'); do ip route delete ${net% via}; done"
-        " 2>/dev/null || true; ip -6 route | grep '^fd00:f1.* via' | while read net rest; do"
-        " ip -6 route delete $net; done",
-        ("host-gw",),
-    ),
+    Disturbance("routes flushed", "ip route flush dev flannel.1"),
+    Disturbance("routes deleted one by one", _ROUTES_OF_PEERS, ("vxlan", "host-gw", "udp")),
     Disturbance("uplink down and up", _UPLINK, ("host-gw",)),
-    Disturbance("uplink down and up", _UPLINK, ("vxlan",), is_damage=False),
+    Disturbance("uplink down and up", _UPLINK, ("vxlan", "udp"), is_damage=False),
+    Disturbance("flannel0 down and up", "ip link set flannel0 down; ip link set flannel0 up", UDP),
+    Disturbance("flannel0 deleted", "ip link delete flannel0", UDP),
+    Disturbance("the forwarder killed", _FORWARDER, UDP, is_damage=False),
 )
+
+
+def disturbances(backend: str) -> list[Disturbance]:
+    """Give those that concern a backend."""
+    return [each for each in DISTURBANCES if backend in each.backends]
 
 
 def heal(node: Node, disturbance: Disturbance) -> float:

@@ -101,5 +101,7 @@ def _check(node: Node, count: int) -> None:
     """See with iproute2 that the kernel holds a route, a neighbour and an FDB entry of each."""
     routes = len(node.ip("route", "show", "dev", "flannel.1"))
     neighbours = len(node.ip("neighbour", "show", "dev", "flannel.1", "nud", "permanent"))
-    fdb = len(json.loads(node.run("bridge", "-j", "fdb", "show", "dev", "flannel.1").stdout or "[]"))
+    fdb = len(
+        json.loads(node.run("bridge", "-j", "fdb", "show", "dev", "flannel.1").stdout or "[]")
+    )
     assert (routes, neighbours, fdb) == (count, count, count)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conformance.state import entered
-from tests.lab.space import ROOT, LabError, Process, Space, until
+from tests.lab.space import ROOT, LabError, Space, until
 from tests.lab.underlay import GATEWAY, GATEWAY6
 
 if TYPE_CHECKING:
+    from tests.lab.space import Process
     from tests.lab.underlay import Underlay
 
 PLUGINS = Path(os.environ.get("CNI_FLANNEL_BIN", ROOT / "dist" / "cni-flannel"))
@@ -199,9 +200,7 @@ class Node(Space):
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(PLUGINS),
         }
-        done = self.run(
-            str(PLUGINS / "flannel"), text=json.dumps(CONF), env=environ, check=False
-        )
+        done = self.run(str(PLUGINS / "flannel"), text=json.dumps(CONF), env=environ, check=False)
         if done.status != 0:
             raise LabError(f"{self.name}: {command} of {pod}: {done.stdout}{done.stderr}")
         result: dict[str, Any] = json.loads(done.stdout or "{}")

@@ -1,4 +1,4 @@
-"""What a node's kernel holds of the data plane, as iproute2 and the packet filter's tools see it."""
+"""What a node's kernel holds of the data plane, as iproute2, iptables and nft see it."""
 
 from __future__ import annotations
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 from tests.lab.plane import plane
-from tests.lab.traffic import Loss, Stream, world
+from tests.lab.traffic import Stream, world
 
 if TYPE_CHECKING:
+    import signal
+
     from tests.lab.cluster import Cluster
+    from tests.lab.traffic import Loss
 
 
 def restart(cluster: Cluster, number: signal.Signals, times: int = 1) -> dict[str, Loss]:

@@ -140,7 +140,9 @@ class Space:
 
     def ip(self, *argv: str) -> list[dict[str, Any]]:
         """Run `ip -j -d ...`; what it prints, without empty entries."""
-        return [entry for entry in json.loads(self.run("ip", "-j", "-d", *argv).stdout or "[]") if entry]
+        return [
+            entry for entry in json.loads(self.run("ip", "-j", "-d", *argv).stdout or "[]") if entry
+        ]
 
     def start(self, *argv: str, log: str, env: dict[str, str] | None = None) -> Process:
         """Start a program; what it prints is appended to a file of the space."""

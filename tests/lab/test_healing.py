@@ -8,7 +8,7 @@ import pytest
 
 from tests.lab import traffic
 from tests.lab.cluster import configuration
-from tests.lab.healing import DISTURBANCES, heal, heal_rules
+from tests.lab.healing import disturbances, heal, heal_rules
 from tests.lab.plane import rules
 
 if TYPE_CHECKING:
@@ -17,23 +17,21 @@ if TYPE_CHECKING:
     from tests.lab.cluster import Cluster
 
 
-@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
-def test_what_is_taken_away_comes_back(
-    new_cluster: Callable[..., Cluster], backend: str
-) -> None:
-    cluster = new_cluster(configuration(backend, "46")).start(2)
-    for disturbance in DISTURBANCES:
-        if backend in disturbance.backends:
-            print(disturbance.name, heal(cluster.nodes[0], disturbance))
-            assert traffic.failures(cluster) == [], disturbance.name
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
+def test_what_is_taken_away_comes_back(new_cluster: Callable[..., Cluster], backend: str) -> None:
+    families = "4" if backend == "udp" else "46"
+    cluster = new_cluster(configuration(backend, families)).start(2)
+    for disturbance in disturbances(backend):
+        heal(cluster.nodes[0], disturbance)
+        assert traffic.failures(cluster) == [], disturbance.name
 
 
-@pytest.mark.parametrize("nftables", [False, True])
-def test_flushed_rules_come_back(new_cluster: Callable[..., Cluster], nftables: bool) -> None:
-    conf = {**configuration("vxlan", "46"), "EnableNFTables": nftables}
+@pytest.mark.parametrize("filtered_by", ["iptables", "nftables"])
+def test_flushed_rules_come_back(new_cluster: Callable[..., Cluster], filtered_by: str) -> None:
+    conf = {**configuration("vxlan", "46"), "EnableNFTables": filtered_by == "nftables"}
     cluster = new_cluster(conf).start(1, "--iptables-resync", "1")
     (node,) = cluster.nodes
     assert len(rules(node)) > 10
-    print(heal_rules(node))
+    heal_rules(node)
     seen = traffic.source_seen(node.pods[0].netns, cluster.underlay.netns, traffic.world(4))
     assert seen == node.address

@@ -8,6 +8,7 @@ import pytest
 
 from tests.lab import traffic
 from tests.lab.cluster import configuration
+from tests.lab.nat import PRIVATE, PUBLIC, add_node_behind_nat
 from tests.lab.node import SOURCE
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def test_every_pod_reaches_every_pod(
     cluster = new_cluster(configuration(backend, families)).start(2).start(1, pods=2)
     assert traffic.failures(cluster) == []
     one, two, *_ = cluster.pods
+    mtu = MTU[backend, families]
     for family in cluster.families:
-        mtu = MTU[backend, families]
         assert traffic.largest(one, two, family, mtu) == (True, False)
         target = two.addresses[family]
         # Between pods nothing is masqueraded; the world would not find the way back.
@@ -55,3 +56,16 @@ def test_the_daemon_runs_from_the_checkout(new_cluster: Callable[..., Cluster]) 
     cluster.settle()
     node.attach()
     assert traffic.failures(cluster) == []
+
+
+def test_a_node_behind_nat_is_reached(new_cluster: Callable[..., Cluster]) -> None:
+    """The packets' source is the node's own address, their target the public one that it names."""
+    cluster = new_cluster(configuration("vxlan")).start(2)
+    node = add_node_behind_nat(cluster)
+    node.start_daemon("--iface", "eth0", "--public-ip", PUBLIC)
+    cluster.settle()
+    node.attach()
+    assert traffic.failures(cluster) == []
+    (device,) = node.ip("link", "show", "flannel.1")
+    assert device["linkinfo"]["info_data"]["local"] == PRIVATE
+    assert f'"PublicIP":"{PUBLIC}"' in "".join(cluster.etcd.leases().values())

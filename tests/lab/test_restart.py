@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from tests.lab.cluster import Cluster
 
 
-@pytest.mark.parametrize("nftables", [False, True], ids=["iptables", "nftables"])
+@pytest.mark.parametrize("filtered_by", ["iptables", "nftables"])
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_no_packet_is_lost_by_sigkill_and_restart(
-    new_cluster: Callable[..., Cluster], backend: str, nftables: bool
+    new_cluster: Callable[..., Cluster], backend: str, filtered_by: str
 ) -> None:
-    conf = {**configuration(backend, "46"), "EnableNFTables": nftables}
+    conf = {**configuration(backend, "46"), "EnableNFTables": filtered_by == "nftables"}
     cluster = new_cluster(conf).start(2)
     for path, loss in restart(cluster, signal.SIGKILL).items():
         assert loss.lost == 0, path

@@ -40,7 +40,7 @@ def test_etcd_unreachable_is_not_noticed(new_cluster: Callable[..., Cluster]) ->
 
 def test_a_peer_changes_while_the_watch_is_cut(new_cluster: Callable[..., Cluster]) -> None:
     cluster = new_cluster(configuration("vxlan")).start(2)
-    print(readdressed(cluster))
+    readdressed(cluster)
     assert traffic.failures(cluster) == []
 
 
