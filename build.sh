@@ -7,8 +7,8 @@ usage() {
     cat <<'TEXT'
 usage: ./build.sh [COMMAND]
 
-  build           (the default) freeze both plugins into dist/cni-flannel/; with a C compiler, the
-                  launchers of resident mode into dist/cni-flannel/launcher/
+  build           (the default) freeze both plugins into dist/cni-flannel/, the daemon into dist/flanneld/;
+                  with a C compiler, the launchers of resident mode into dist/cni-flannel/launcher/
   demo            two pods in private network namespaces reach each other through the built plugins
   test [ARG...]   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...)
   conformance     every verb of `python -m conformance` in its full form (hours)
@@ -118,11 +118,11 @@ set_up() {
 
 # ------------------------------------------------------------------------------------------------- build
 
-# Hash of everything that goes into the folder; its first digits are part of the contents directory's name.
+# inputs FOLDER...: hash of everything that goes into a bundle of these packages.
 inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
-        find cni ipam netlink cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.c' \) -print0 |
+        find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.c' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
 }
@@ -130,8 +130,14 @@ inputs() {
 build() {
     require strip=binutils objdump=binutils
     set_up build
+    build_plugins
+    build_daemon
+}
+
+# The first digits of the hash are part of the contents directory's name.
+build_plugins() {
     local now
-    now=$(inputs)
+    now=$(inputs cni ipam netlink cni_flannel)
     [[ -x dist/cni-flannel/flannel && $(cat build/inputs 2>/dev/null) == "$now" ]] && return
     say "freezing with $("$python" -V), $python"
     rm -rf build/dist
@@ -147,7 +153,7 @@ build() {
     rm -rf dist/cni-flannel
     mv build/dist/cni-flannel dist/cni-flannel
     printf '%s' "$now" >build/inputs
-    say "built dist/cni-flannel: $(du -sb dist/cni-flannel | awk '{printf "%.1f MB", $1 / 1e6}')"
+    say "built dist/cni-flannel: $(size dist/cni-flannel)"
 }
 
 # One static program under both names. Without a compiler, or a C library to link, there are none.
@@ -167,6 +173,25 @@ build_launchers() {
     cp "$1/launcher/flannel" "$1/launcher/host-local"
 }
 
+
+build_daemon() {
+    local now
+    now=$(inputs cni netlink flanneld)
+    [[ -x dist/flanneld/flanneld && $(cat build/inputs.flanneld 2>/dev/null) == "$now" ]] && return
+    say "freezing flanneld"
+    rm -rf build/dist
+    PYTHONHASHSEED=0 PYI_LOG_LEVEL=WARN .venv/bin/python -m PyInstaller \
+        --noconfirm --log-level WARN --distpath build/dist --workpath build/work packaging/flanneld.spec
+    build/dist/flanneld/flanneld --version 2>/dev/null || die "the frozen flanneld does not answer --version"
+    mkdir -p dist
+    rm -rf dist/flanneld
+    mv build/dist/flanneld dist/flanneld
+    printf '%s' "$now" >build/inputs.flanneld
+    say "built dist/flanneld: $(size dist/flanneld)"
+}
+
+size() { du -sb "$1" | awk '{printf "%.1f MB", $1 / 1e6}'; }
+
 # ------------------------------------------------------------------------------------------ the commands
 
 network_programs=(ip=iproute2 ping=iputils-ping nft=nftables iptables=iptables unshare=util-linux)
@@ -174,7 +199,7 @@ runtime_programs=(containerd=containerd runc=runc podman=podman /usr/share/doc/b
 
 run_build() {
     build
-    say "dist/cni-flannel is ready: ./build.sh demo shows it, ./build.sh install [DIR] installs it"
+    say "dist/cni-flannel and dist/flanneld are ready: ./build.sh demo shows it, ./build.sh install [DIR] installs it"
 }
 
 run_demo() {
@@ -186,7 +211,8 @@ run_demo() {
 
 run_test() {
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace shellcheck=shellcheck git=git \
-        /usr/lib/cni/bridge=containernetworking-plugins
+        /usr/lib/cni/bridge=containernetworking-plugins \
+        etcd=etcd-server etcdctl=etcd-client setpriv=util-linux openssl=openssl
     set_up dev
     build
     locked_off

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 # verb -> (module, what it does in one line)
@@ -49,7 +50,11 @@ def main(argv: list[str]) -> int:
         again = ["unshare", "--user", "--map-root-user", sys.executable, "-m", "conformance", *argv]
         os.execvp(again[0], again)
     module = importlib.import_module(VERBS[argv[0]][0])
-    return int(module.main(argv[1:]))
+    try:
+        return int(module.main(argv[1:]))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

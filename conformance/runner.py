@@ -12,6 +12,7 @@ import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from subprocess import SubprocessError, TimeoutExpired
@@ -61,8 +62,28 @@ class Runner:
     def __init__(self, bin_dir: Path, show: Callable[[World, Play], None] | None = None) -> None:
         self.bin_dir = bin_dir
         self.show = show
+        self.worlds: set[World] = set()
+        self.abandoned = False
         self.supported = cache(self._supported)
         self.has_feature = cache(self._has_feature)
+
+    @contextmanager
+    def world(self) -> Iterator[World]:
+        """Make a world that `abandon` knows of."""
+        if self.abandoned:
+            raise WorldError("the run was interrupted")
+        with World(self.bin_dir) as world:
+            self.worlds.add(world)
+            try:
+                yield world
+            finally:
+                self.worlds.discard(world)
+
+    def abandon(self) -> None:
+        """Close every world under the hands of whoever is at work there; nobody gets a new one."""
+        self.abandoned = True
+        for world in list(self.worlds):
+            world.close()
 
     def verdict(self, instance: Instance) -> Verdict:
         """Run one instance."""
@@ -71,7 +92,7 @@ class Runner:
         lacking = self.lacking(instance)
         if lacking:
             return Verdict(instance, LACKING, [lacking], 0.0, [], 0)
-        with World(self.bin_dir) as world:
+        with self.world() as world:
             play = Play(world, instance)
             try:
                 play.run()
@@ -111,7 +132,7 @@ class Runner:
         One that has no VERSION is of 0.1.0, as libcni takes it. One whose answer cannot be read is
         held to all of them: it fails, and is not passed over.
         """
-        with World(self.bin_dir) as world:
+        with self.world() as world:
             program = world.program(plugin)
             if not world.path(program).exists():
                 return None
@@ -125,14 +146,18 @@ class Runner:
                 return list(VERSIONS)
 
     def _has_feature(self, name: str) -> bool:
-        with World(self.bin_dir) as world:
+        with self.world() as world:
             return world.run(["sh", "-c", FEATURES[name]], check=False).status == 0
 
 
 def run_all(runner: Runner, instances: list[Instance], jobs: int) -> Iterator[Verdict]:
     """Run instances in threads; the verdicts come in the order of the instances."""
     with ThreadPoolExecutor(jobs) as threads:
-        yield from threads.map(runner.verdict, instances)
+        try:
+            yield from threads.map(runner.verdict, instances)
+        except BaseException:
+            runner.abandon()  # or a Ctrl-C would wait for every call that is under way
+            raise
 
 
 def replay(instance: Instance, bin_dir: Path) -> str:
@@ -144,7 +169,8 @@ def replay(instance: Instance, bin_dir: Path) -> str:
 
 def show_calls(_world: World, play: Play) -> None:
     """Print a case's calls as shell commands with their answers."""
-    print(f"# {play.instance.id}: {play.instance.case.why}")
+    case = play.instance.case
+    print(f"# {play.instance.id}: {case.why}; its shell lines are in {case.id}.toml")
     for call in play.calls:
         environ = " ".join(f"{key}={shlex.quote(text)}" for key, text in call.environ.items())
         print(f"env -i {environ} {call.program} <<'EOF'")
@@ -160,7 +186,10 @@ def keep(world: World, play: Play) -> None:
     """Print the calls, and hold the world until Enter is pressed."""
     show_calls(world, play)
     print(f"\nthe world is still there: {shlex.join([*world.enter, 'bash'])}", file=sys.stderr)
-    input("Enter ends it ")
+    try:
+        input("Enter ends it ")
+    except EOFError:
+        print("no terminal: it ends at once", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -180,14 +209,29 @@ def add_choice(options: argparse.ArgumentParser) -> None:
     options.add_argument("--case", default="*", help="glob over the ids of cases")
     options.add_argument("--cases", type=Path, default=CASES, help="folder of cases")
     options.add_argument("--spec", default="", help="a version, or `all`; else each case's own")
-    options.add_argument("--jobs", type=int, default=max(1, len(os.sched_getaffinity(0))))
+    options.add_argument("--jobs", type=at_least_one, default=len(os.sched_getaffinity(0)))
+
+
+def at_least_one(text: str) -> int:
+    """Read a number of jobs; ValueError makes argparse complain."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def chosen(args: argparse.Namespace) -> list[Instance]:
-    """Give the instances that the options ask for; CaseError if there are none."""
+    """Give the instances that the options ask for; CaseError if there are none, or no plugins."""
+    if not args.bin_dir.is_dir():
+        raise CaseError(f"{args.bin_dir} is no folder: --bin-dir names the one of the plugins")
+    if args.spec not in {"", "all", *VERSIONS}:
+        raise CaseError(f"no version {args.spec!r}: there are {', '.join(VERSIONS)}, and all")
     found = spread(load(args.cases, args.case), args.plugin or list(PLUGINS), args.spec)
     if not found:
-        raise CaseError(f"no case matches {args.case!r}")
+        raise CaseError(
+            f"no case in {args.cases} matches {args.case!r}"
+            + (f" and has version {args.spec}" if args.spec not in {"", "all"} else "")
+        )
     return found
 
 

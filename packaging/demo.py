@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,16 +23,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PLUGINS = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
+DIST = Path(__file__).resolve().parents[1] / "dist"
+PLUGINS = DIST / "cni-flannel"
 LAUNCHERS = PLUGINS / "launcher"
+DAEMON = DIST / "flanneld" / "flanneld"
 PODS = ("blue", "green")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SUBNET_ENV = """\
-FLANNEL_NETWORK=10.244.0.0/16
-FLANNEL_SUBNET=10.244.1.1/24
-FLANNEL_MTU=1450
-FLANNEL_IPMASQ=true
-"""
+NETWORK = "10.244.0.0/16"
+SUBNET_ENV = Path("/run/flannel/subnet.env")
+DIES_TOO = ("setpriv", "--pdeathsig", "KILL")  # with this program, however that ends
+PATIENCE_S = 30.0
 CONF = {
     "cniVersion": "1.0.0",
     "name": "cbr0",
@@ -57,6 +58,7 @@ def main() -> None:
         os.execvp(command[0], [*command, sys.executable, "-I", __file__, "--inside"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     make_node()
+    daemon = start_daemon()
     failed = live("ADD, a process for each call", PLUGINS, drawn=True)
     if LAUNCHERS.exists():
         with resident_process() as process:
@@ -66,6 +68,7 @@ def main() -> None:
             failed |= live("ADD, the resident process killed with SIGKILL", LAUNCHERS)
     else:
         heading("resident mode: not built, since there was no C compiler")
+    stop(daemon)
     sys.exit(failed)
 
 
@@ -92,7 +95,7 @@ def resident_process() -> Iterator[subprocess.Popen[str]]:
     """Start `flannel serve` for as long as this lasts; it ends with the demonstration."""
     heading("flannel serve")
     process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", str(PLUGINS / "flannel"), "serve", "--log-calls"],
+        [*DIES_TOO, str(PLUGINS / "flannel"), "serve", "--log-calls"],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -111,16 +114,46 @@ def resident_process() -> Iterator[subprocess.Popen[str]]:
 
 
 def make_node() -> None:
-    """Empty /run and /var/lib, the daemon's file, and the conf, both shown."""
+    """Empty /run and /var/lib, and an uplink, to which other nodes would be connected."""
     for folder in ("/run", "/var/lib"):
         run("mount", "-t", "tmpfs", "demo", folder)
     run("ip", "link", "set", "lo", "up")
-    Path("/run/flannel").mkdir()
-    Path("/run/flannel/subnet.env").write_text(SUBNET_ENV)
-    heading("/run/flannel/subnet.env, as flanneld writes it on every node")
-    print(indented(SUBNET_ENV))
+    run("ip", "link", "add", "uplink", "type", "bridge")
+    run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
+    run("ip", "link", "set", "uplink", "up")
+
+
+def start_daemon() -> subprocess.Popen[str]:
+    """Start flanneld without a server for its leases, and wait until it is ready."""
+    command = [str(DAEMON), "--subnet-mgr", "local", "--network", NETWORK]
+    command += ["--iface", "uplink", "--ip-masq"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("/run/notify")
+        manager.settimeout(PATIENCE_S)
+        environ = {"PATH": PATH, "NOTIFY_SOCKET": "/run/notify"}
+        daemon = subprocess.Popen(
+            [*DIES_TOO, *command], stderr=subprocess.PIPE, text=True, env=environ
+        )
+        try:
+            while manager.recv(4096) != b"READY=1":
+                pass
+        except TimeoutError:
+            daemon.kill()
+            sys.exit(f"  flanneld does not get ready:\n{indented(daemon.communicate()[1])}")
+    heading(" ".join(["flanneld", *command[1:]]))
+    heading(f"{SUBNET_ENV}, as it has written it")
+    print(indented(SUBNET_ENV.read_text()))
     heading("the network configuration")
     print(indented(json.dumps(CONF, indent=2)))
+    return daemon
+
+
+def stop(daemon: subprocess.Popen[str]) -> None:
+    """End flanneld, and show what it said if it did not end well."""
+    daemon.terminate()
+    _, log = daemon.communicate()
+    if daemon.returncode:
+        print(indented(log))
 
 
 def attach(name: str, plugins: Path) -> Pod:

@@ -1,0 +1,290 @@
+"""The store of leases on etcd v3: keys, values and times as the Go daemon has them.
+
+Apart from it: a lost race is begun again; a lease is renewed by keep-alive every hour, which wakes
+nobody; a key without an etcd lease is a reservation and stays one; what cannot be read is skipped
+and told; overlapping subnets under different keys are noticed by the later of the two nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import posixpath
+import time
+from contextlib import aclosing
+from dataclasses import replace
+from random import Random
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from etcd3aio import prefix_range_end
+from etcd3aio.kv import KVService
+
+from flanneld import config
+from flanneld.subnet import choice, endpoint, keys, records
+from flanneld.subnet.client import TIMEOUT_S, Client
+from flanneld.subnet.manager import Revoked, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from etcd3aio._protobuf import WatchResponse
+
+    from flanneld.config import NetConf
+    from flanneld.lease import Attributes, Lease
+    from flanneld.options import Options
+    from flanneld.subnet.records import Entry
+
+_log = logging.getLogger(__name__)
+
+TTL_S = 86400
+RENEWAL_S = 3600.0  # so that an outage may last as long as a lease, nearly
+_RETRY_S = 60.0
+_ATTEMPTS = 100  # each lost to another node that did get its subnet
+
+
+class Etcd:
+    """``manager.Manager`` on etcd."""
+
+    def __init__(self, options: Options) -> None:
+        endpoints = [endpoint.parse(url) for url in options.etcd_endpoints]
+        tls = endpoint.TLS(options.etcd_cafile, options.etcd_certfile, options.etcd_keyfile)
+        if any((tls.cafile, tls.certfile)) and not all(one.secure for one in endpoints):
+            _log.warning("connecting to etcd with http. This is insecure")
+        self._client = Client(endpoints, tls, options.etcd_username, options.etcd_password)
+        self._config_key = posixpath.join(options.etcd_prefix, "config")
+        self._prefix = posixpath.join(options.etcd_prefix, "subnets") + "/"
+        self._renewal_s = min(RENEWAL_S, TTL_S - 60.0 * options.subnet_lease_renew_margin)
+        self._dice = Random()  # noqa: S311 - no secret
+        self._held: Lease | None = None
+        self._lost = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    async def config(self) -> NetConf:
+        """Read the configuration."""
+        answer = await self._client.call(
+            lambda etcd: etcd.kv.get(self._config_key, timeout=TIMEOUT_S)
+        )
+        if not answer.kvs:
+            raise StoreError(
+                f"etcd has no key {self._config_key}: put the network's configuration there,"
+                " or name its folder with --etcd-prefix"
+            )
+        return config.parse(answer.kvs[0].value.decode(errors="replace"))
+
+    async def own(self, attributes: Attributes) -> Lease | None:
+        """Find the lease that names this node."""
+        entries, _ = await self._list()
+        own = records.own(entries, attributes)
+        return own[0].lease if own else None
+
+    async def acquire(self, attributes: Attributes, previous: Lease | None) -> Lease:
+        """Lease a subnet; after a race lost to another node, choose again."""
+        conf = await self.config()
+        for _ in range(_ATTEMPTS):
+            entries, _ = await self._list()
+            lease = await self._attempt(conf, entries, attributes, previous)
+            if lease is not None:
+                self._held = lease
+                self._lost.clear()
+                return lease
+        raise StoreError(f"{_ATTEMPTS} subnets in turn were taken by other nodes meanwhile")
+
+    async def publish(self, lease: Lease, attributes: Attributes) -> Lease:
+        """Replace the value of this node's key, under the etcd lease that it has."""
+        async with self._writing:
+            entry = await self._mine(lease)
+            wanted = replace(entry.lease, attributes=attributes)
+            if not await self._replace(entry, wanted, entry.lease_id):
+                raise StoreError(f"key {lease.key} changed while it was written")
+            self._held = replace(wanted, expires=lease.expires)
+            return self._held
+
+    async def hold(self, lease: Lease) -> None:
+        """Renew in time, and notice when the lease is gone; ends with Revoked."""
+        if self._held is None or self._held.key != lease.key:
+            self._held = lease
+        pause = self._renewal_s
+        while True:
+            lost = await self._lost_within(pause)
+            try:
+                async with self._writing:  # what is being published is not yet what is held
+                    if lost:
+                        self._lost.clear()  # the next snapshot says it again, if etcd is away
+                        await self._mine(self._held)
+                    else:
+                        pause = await self._renewed(self._held)
+            except StoreError as error:
+                _log.warning("the lease is not renewed yet: %s", error, extra={"lease": lease.key})
+                pause = _RETRY_S
+
+    async def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:
+        """Give all leases now, and again after each change; the mapping is live.
+
+        StoreError when etcd is away: what was given then holds until the next call.
+        """
+        while True:
+            entries, revision = await self._list()
+            leases = {entry.lease.key: entry.lease for entry in entries}
+            self._compare(leases)
+            yield MappingProxyType(leases)
+            async with aclosing(self._client.watch(self._prefix, revision + 1)) as responses:
+                async for response in responses:
+                    if response.canceled:
+                        _check_compacted(response)
+                        break
+                    if records.apply(response.events, leases):
+                        self._compare(leases)
+                        yield MappingProxyType(leases)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    # ---------------------------------------------------------------------------------- acquiring
+
+    async def _attempt(
+        self,
+        conf: NetConf,
+        entries: list[Entry],
+        attributes: Attributes,
+        previous: Lease | None,
+    ) -> Lease | None:
+        """Try once to lease; None when another node was faster, or something was in the way."""
+        own = records.own(entries, attributes)
+        for entry in own:
+            if choice.fits(entry.lease, conf):
+                return await self._reuse(entry, attributes)
+        for entry in own:
+            if entry.lease_id:
+                _log.info("the lease does not fit any more", extra={"lease": entry.lease.key})
+                await self._if_unchanged(entry, KVService.txn_op_delete(entry.key))
+                return None
+        leases = [entry.lease for entry in entries]
+        lease = choice.reusable(previous, leases, conf) or choice.any_free(leases, conf, self._dice)
+        return await self._create(replace(lease, attributes=attributes), conf)
+
+    async def _reuse(self, entry: Entry, attributes: Attributes) -> Lease | None:
+        """Take this node's key again: unchanged if it can be, else with what is true now."""
+        wanted = replace(entry.lease, attributes=attributes, expires=None)
+        same = keys.value(entry.lease.attributes) == keys.value(attributes)
+        if not entry.lease_id:
+            kept = same or await self._replace(entry, wanted, 0)
+            return wanted if kept else None
+        ttl = await self._client.call(lambda etcd: etcd.keep_alive(entry.lease_id)) if same else 0
+        if ttl > 0:
+            return replace(wanted, expires=time.time() + ttl)
+        lease_id, expires = await self._grant()
+        if await self._replace(entry, wanted, lease_id):
+            return replace(wanted, expires=expires)
+        await self._revoke(lease_id)
+        return None
+
+    async def _create(self, lease: Lease, conf: NetConf) -> Lease | None:
+        """Make a key that is not there yet; None if it is, or an older one overlaps it."""
+        lease_id, expires = await self._grant()
+        key = self._prefix + lease.key
+        answer = await self._client.call(
+            lambda etcd: etcd.kv.txn(
+                [KVService.txn_compare_version(key, 0)],
+                [
+                    KVService.txn_op_put(key, keys.value(lease.attributes), lease=lease_id),
+                    KVService.txn_op_get(self._prefix, range_end=prefix_range_end(self._prefix)),
+                ],
+                timeout=TIMEOUT_S,
+            )
+        )
+        if answer.succeeded:
+            entries = records.entries(answer.responses[1].response_range.kvs)
+            older = [other.lease for other in entries if other.key != key]
+            if choice.reusable(lease, older, conf):
+                return replace(lease, expires=expires)
+        await self._revoke(lease_id)
+        return None
+
+    # -------------------------------------------------------------------------------------- holding
+
+    async def _renewed(self, lease: Lease) -> float:
+        """Renew the lease; gives the seconds until the next time."""
+        entry = await self._mine(lease)
+        if entry.lease_id:
+            ttl = await self._client.call(lambda etcd: etcd.keep_alive(entry.lease_id))
+            if ttl <= 0:
+                raise StoreError(f"the etcd lease of {lease.key} has just ended")
+            self._held = replace(lease, expires=time.time() + ttl)
+        _log.info("lease renewed", extra={"lease": lease.key})
+        return self._renewal_s
+
+    async def _lost_within(self, seconds: float) -> bool:
+        """Wait for a snapshot without this node's lease; whether one came in that time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._lost.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _mine(self, lease: Lease) -> Entry:
+        """Read this node's key; Revoked if it is gone, or another node's."""
+        key = self._prefix + lease.key
+        answer = await self._client.call(lambda etcd: etcd.kv.get(key, timeout=TIMEOUT_S))
+        if not answer.kvs:
+            raise Revoked(f"lease {lease.key} has been revoked: etcd does not have it any more")
+        entry, *_ = [*records.entries(answer.kvs), None]
+        if entry is None:
+            raise Revoked(f"lease {lease.key} has been revoked: its value is not a lease any more")
+        if not choice.is_own(entry.lease, lease.attributes):
+            holder = entry.lease.attributes.public_ip or entry.lease.attributes.public_ip6
+            raise Revoked(f"lease {lease.key} has been revoked: {holder} holds it")
+        return entry
+
+    def _compare(self, leases: Mapping[str, Lease]) -> None:
+        """Wake ``hold`` if this node's lease is not among them; tell if another node writes it."""
+        if self._held is None:
+            return
+        found = leases.get(self._held.key)
+        if found is None or not choice.is_own(found, self._held.attributes):
+            self._lost.set()
+        elif found.attributes != self._held.attributes and not self._writing.locked():
+            _log.warning(
+                "another node publishes this node's address: give one of them another --public-ip",
+                extra={"lease": found.key, "value": keys.value(found.attributes).decode()},
+            )
+
+    # ---------------------------------------------------------------------------------------- calls
+
+    async def _list(self) -> tuple[list[Entry], int]:
+        """Read all leases in one call, and the revision of that."""
+        end = prefix_range_end(self._prefix)
+        answer = await self._client.call(
+            lambda etcd: etcd.kv.get(self._prefix, range_end=end, timeout=TIMEOUT_S)
+        )
+        return records.entries(answer.kvs), answer.header.revision
+
+    async def _grant(self) -> tuple[int, float]:
+        """Make an etcd lease: its number, and the Unix time of its end."""
+        answer = await self._client.call(lambda etcd: etcd.lease.grant(TTL_S, timeout=TIMEOUT_S))
+        return answer.ID, time.time() + answer.TTL
+
+    async def _revoke(self, lease_id: int) -> None:
+        await self._client.call(lambda etcd: etcd.lease.revoke(lease_id, timeout=TIMEOUT_S))
+
+    async def _replace(self, entry: Entry, lease: Lease, lease_id: int) -> bool:
+        """Write a key if nobody has written it since; whether that was so."""
+        value = keys.value(lease.attributes)
+        return await self._if_unchanged(
+            entry, KVService.txn_op_put(entry.key, value, lease=lease_id)
+        )
+
+    async def _if_unchanged(self, entry: Entry, operation: Any) -> bool:
+        answer = await self._client.call(
+            lambda etcd: etcd.kv.txn([records.unchanged(entry)], [operation], timeout=TIMEOUT_S)
+        )
+        return bool(answer.succeeded)
+
+
+def _check_compacted(response: WatchResponse) -> None:
+    """Take the end of a watch whose revision is no more; StoreError for any other end."""
+    if not response.compact_revision:
+        raise StoreError(f"etcd refuses to watch: {response.cancel_reason}")
+    _log.info("reading all leases again", extra={"compacted": response.compact_revision})
