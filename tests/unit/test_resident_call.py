@@ -70,7 +70,7 @@ def caller() -> Iterator[Caller]:
 @pytest.mark.parametrize(
     ("text", "mac"),
     [
-        (CALL, MAC),
+        ("b1c2d3e4f506-1764000000123456789", MAC),
         ("b1c2d3e4f506", MAC),
         ("", ""),
         ("b1c2d3e4f5", ""),
