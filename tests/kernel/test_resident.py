@@ -378,3 +378,35 @@ def test_a_service_manager_passes_the_socket_and_is_told(resident: Resident) -> 
         assert manager.recv(100) == b"STOPPING=1"
         assert server.wait(60) == 0
     assert node.path(SOCKET).exists(), "it is the manager's"
+
+
+def test_a_link_that_a_killed_deletion_left_in_a_group_is_removed_by_the_next_del(
+    resident: Resident,
+) -> None:
+    """Between the two halves of a deletion in bulk: marked, and not deleted."""
+    node = resident.node
+    resident.start()
+    for delete in (resident.call, functools.partial(call, node)):
+        host_veth = resident.call("ADD").result["interfaces"][1]["name"]
+        node.run(["ip", "link", "set", host_veth, "group", str(0x40000001)])
+        assert delete("DEL").status == 0
+        assert remains(node) == {}
+
+
+def test_gc_removes_many_at_once_by_whomever_it_is_done(resident: Resident) -> None:
+    node = resident.node
+    resident.start()
+    pods = [f"p{n}" for n in range(12)]
+    for collect in (resident.call, functools.partial(call, node)):
+        for pod in pods:
+            if not node.path(f"/run/netns/{pod}").exists():
+                node.add_pod(pod)
+            assert resident.call("ADD", pod).result
+        kept = {"containerID": "cid-p3", "ifname": "eth0"}
+        done = collect("GC", conf=CONF | {"cni.dev/valid-attachments": [kept]})
+        assert done.status == 0
+        assert done.stderr.count("GC removes veth") == len(pods) - 1
+        assert list(leases(node).values()) == ["cid-p3\r\neth0"]
+        assert len([name for name in node.links() if name.startswith("veth")]) == 1
+        assert resident.call("DEL", "p3").status == 0
+        assert remains(node).keys() <= {"neighbours"}, "which the next pod's ADD replaces"
