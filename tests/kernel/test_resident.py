@@ -25,8 +25,9 @@ from tests.kernel.attachments import (
     states,
     with_result,
 )
+from tests.kernel.conftest import ROOT
 from tests.kernel.privatens import needs_root
-from tests.kernel.resident import GREETING, SOCKET, receive
+from tests.kernel.resident import GREETING, SOCKET, answers, receive
 
 if TYPE_CHECKING:
     from tests.kernel.resident import Resident
@@ -410,3 +411,43 @@ def test_gc_removes_many_at_once_by_whomever_it_is_done(resident: Resident) -> N
         assert len([name for name in node.links() if name.startswith("veth")]) == 1
         assert resident.call("DEL", "p3").status == 0
         assert remains(node).keys() <= {"neighbours"}, "which the next pod's ADD replaces"
+
+
+def test_a_server_that_is_stopped_is_not_waited_for(resident: Resident) -> None:
+    node = resident.node
+    server = resident.start()
+    server.send_signal(signal.SIGSTOP)
+    assert call(node, "ADD", "a", plugin=resident.launcher).result
+    before = node.links("a")["eth0"]["address"], leases(node)
+    server.send_signal(signal.SIGCONT)
+    eventually(lambda: not resident.busy(), "it is through with what waited")
+    assert (node.links("a")["eth0"]["address"], leases(node)) == before
+    assert resident.call("DEL").status == 0
+    assert remains(node) == {}
+
+
+def test_it_works_with_no_more_than_the_service_is_given(resident: Resident) -> None:
+    """The capabilities of the unit, and with them everything that a pod can need of us."""
+    node = resident.node
+    unit = (ROOT / "packaging" / "systemd" / "cni-flannel.service").read_text()
+    (line,) = [one for one in unit.splitlines() if one.startswith("CapabilityBoundingSet=")]
+    given = [name.removeprefix("CAP_").lower() for name in line.partition("=")[2].split()]
+    bounding = ",".join(["-all", *(f"+{name}" for name in given)])
+    limited = ["setpriv", "--no-new-privs", "--bounding-set", bounding]
+    conf = conf_with(delegate={"ipMasq": True, "macspoofchk": True, "isDefaultGateway": True})
+    server = node.popen([*limited, str(resident.folder / "flannel"), "serve"])
+    eventually(lambda: answers(node.path(SOCKET)), "the server answers")
+    status = node.path(f"/proc/{server.pid}/status").read_text()
+    assert f"CapEff:\t{capabilities(given):016x}\n" in status
+    result = resident.call("ADD", conf=conf).result
+    assert resident.call("CHECK", conf=with_result(conf, result)).status == 0
+    node.del_pod("a")
+    listed: dict[str, Any] = {"cni.dev/valid-attachments": []}
+    assert resident.call("GC", conf=conf | listed).status == 0
+    assert leases(node) == {}
+
+
+def capabilities(names: list[str]) -> int:
+    """The mask of some capabilities (linux/capability.h)."""
+    numbers = {"net_admin": 12, "net_raw": 13, "sys_ptrace": 19, "sys_admin": 21}
+    return sum(1 << numbers[name] for name in names)
