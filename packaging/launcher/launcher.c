@@ -86,7 +86,7 @@ static void fall_back(const char *name, char **argv, int stdin_copy) {
 }
 
 static int64_t now_ms(void) {
-    struct timespec now = {0, 0};
+    struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
@@ -143,17 +143,17 @@ static void ask(const char *verb, const char *netns, int stdin_copy) {
     int descriptors[3] = {open("/proc/self/ns/net", O_PATH | O_CLOEXEC), stdin_copy, -1}, count = 2, fd;
     struct greeting greeting;
     struct reply reply;
-    if (netns && *netns && (descriptors[2] = open(netns, O_PATH | O_CLOEXEC)) >= 0) count = 3;
+    bool has_pod = netns && *netns && strchr("ADC", *verb); // ADD, DEL, CHECK
+    if (has_pod && (descriptors[2] = open(netns, O_PATH | O_CLOEXEC)) >= 0) count = 3;
     // Gone is fine for DEL. Anything else is told best by who looks with our own eyes.
-    else if (netns && *netns && ((errno != ENOENT && errno != ENOTDIR) || strcmp(verb, "DEL") != 0)) return;
+    else if (has_pod && (*verb != 'D' || (errno != ENOENT && errno != ENOTDIR))) return;
     if (descriptors[0] < 0 || (fd = connected()) < 0 || !send_request(fd, descriptors, count)) return;
     if (!receive(fd, &greeting, sizeof greeting, now_ms() + GREETING_MS)) return;
     if (memcmp(greeting.magic, "CNIr", 4) != 0 || greeting.version != VERSION) return;
     // By this the frozen executable knows as this call's own what has been done of it already.
     greeting.call[sizeof greeting.call - 1] = 0;
-    if (setenv("CNI_FLANNEL_CALL", greeting.call, 1) != 0) return;
     int64_t deadline = now_ms() + ANSWER_MS;
-    if (!receive(fd, &reply, sizeof reply, deadline)) return;
+    if (setenv("CNI_FLANNEL_CALL", greeting.call, 1) != 0 || !receive(fd, &reply, sizeof reply, deadline)) return;
     size_t length = (size_t)reply.stdout + reply.stderr;
     char *output = malloc(length + 1);
     if (!output || !receive(fd, output, length, deadline)) return;
@@ -177,7 +177,7 @@ static bool is_served(const char *verb, const char *name) {
     while (*known && (!verb || strcmp(known, verb) != 0)) known += strlen(known) + 1;
     bool fits = *known && append(name);
     for (char **one = environ; fits && *one; one++) fits = append(*one);
-    header.strings = size - sizeof header;
+    header.strings = (uint32_t)(size - sizeof header);
     memcpy(request, &header, sizeof header);
     return fits;
 }
