@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conformance.server.clients import CLIENTS, NOBODY, strangers
-from conformance.server.site import Site, options, wait_until
+from conformance.server.clients import CLIENTS, strangers
+from conformance.server.site import Site, options, possible, wait_until
 from conformance.stress import pool
 from conformance.stress.figure import Figure, Tally
 
@@ -35,13 +34,6 @@ def at_rest(site: Site) -> dict[str, int]:
     while before != (before := belongings(site)):
         time.sleep(_REST_S)
     return before
-
-
-def _impossible() -> set[str]:
-    """Give the clients that cannot be: without root, there is nobody else to be."""
-    ranges = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
-    there = any(int(start) <= NOBODY < int(start) + int(count) for start, _, count in ranges)
-    return set() if there else {strangers.__name__}
 
 
 def try_client(site: Site, name: str) -> Tally:
@@ -73,9 +65,7 @@ def main(argv: list[str]) -> int:
     """Run the verb."""
     args = arguments(argv)
     figure = Figure("server-hostile", ("clients",), as_json=args.json)
-    todo = [name for name in args.client or _NAMES if name not in _impossible()]
-    for name in sorted(_impossible() & _NAMES.keys()):
-        figure.note(f"{name} is left out: this user namespace has no other user")
+    todo = possible(args.client or list(_NAMES), strangers.__name__, figure)
     for tally in pool.spread(args.jobs, Site, (args.bin_dir, "v4"), try_client, todo):
         figure.add(tally)
         figure.progress(f"{figure.counts['clients']} of {len(todo)}")
