@@ -163,6 +163,11 @@ class Args:
         """What to open for the namespace: CNI_NETNS itself, or what the caller opened for us."""
         return self.netns if self.resident is None else self.resident.netns_file
 
+    def require_caller(self) -> None:
+        """CNIError 11 if a resident process serves the call and the caller has given up."""
+        if self.resident is not None:
+            self.resident.require_caller()
+
     @property
     def debug(self) -> bool:
         """Whether the caller asked for the steps to be told."""

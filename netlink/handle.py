@@ -3,7 +3,7 @@
 Knows: socket options, sequence numbers, batches, dumps (netlink(7), rtnetlink(7)). Must not
 know: what a message means (``rtnl``). The only place that opens a netlink socket. The kernel
 answers before ``sendmsg`` returns, and continues a dump inside ``recvmsg``, so that no read
-here ever waits: silence is an error, not a hang. (``Events`` waits, for others.)
+here ever waits: silence is an error, not a hang. (``events`` waits, for others.)
 Imports errno, cni.native.
 """
 

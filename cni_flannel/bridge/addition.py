@@ -35,8 +35,7 @@ def add(args: Args, conf: BridgeConf, ipam: Plugin | None) -> dict[str, Any]:
     has_room = False
     try:
         with Ends.both(args, alone=True) as ends:
-            if args.resident is not None:
-                args.resident.require_caller()  # it may be long since the call came
+            args.require_caller()  # it may be long since the call came
             name, cleared = links.make_room(ends, attachment, mac_of_call(args.environ))
             has_room = True
             if cleared:

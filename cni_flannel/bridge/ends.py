@@ -111,7 +111,7 @@ class Ends:
 
     def host_link_events(self) -> Events:
         """What happens to the host's links from now on."""
-        from netlink.events import RTMGRP_LINK, Events  # for older kernels alone
+        from netlink.events import RTMGRP_LINK, Events  # only where a port comes up late
 
         return Events(RTMGRP_LINK)
 

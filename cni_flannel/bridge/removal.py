@@ -72,7 +72,10 @@ def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
     attempts = Attempts(f"detach {attachment.alias()}")
     with Ends.surviving(args) as ends:
         addresses = _addresses_of_result(args)
+        args.require_caller()
         attempts.run(_remove_link, args, conf, ends, attachment, addresses)
+        # Who gave up has called again, and the lease and rules may be a later attachment's.
+        args.require_caller()
         if ipam is not None and attempts.clean:
             attempts.run(ipam.cmd_del, args)
         if conf.ip_masq:
@@ -176,7 +179,7 @@ def collect(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
 
 def _collect_links(args: Args, ends: Ends, network: str, valid: set[tuple[str, str]]) -> None:
     """All of them at once: the kernel's wait is the same for one and for a hundred."""
-    from cni_flannel.kernel import bulk  # DEL does not pay for GC
+    from netlink import bulk  # DEL does not pay for GC
 
     attempts = Attempts("remove stale links")
     stale = links.stale(ends.host, network, valid)

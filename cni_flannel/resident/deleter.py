@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import _thread
 
-from cni_flannel.kernel import bulk
-from netlink import rtnl
+from netlink import bulk, rtnl
 from netlink.events import Events
 from netlink.handle import Handle
 

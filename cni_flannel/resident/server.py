@@ -67,14 +67,14 @@ class Server:
     def keep(self, threads: int) -> None:
         """Start what is missing of so many threads.
 
-        RuntimeError where the limit on processes is reached and there is none at all.
+        RuntimeError or OSError where a limit is reached and there is none at all.
         """
         while self.threads < threads:
             with self._lock:
                 self.threads += 1
             try:
-                _thread.start_new_thread(self._run, ())
-            except RuntimeError as error:
+                _thread.start_new_thread(self._run, (self._poll(),))
+            except (RuntimeError, OSError) as error:
                 with self._lock:
                     self.threads -= 1
                 if self.threads == 0:
@@ -90,10 +90,14 @@ class Server:
         """Take note of the threads that have ended: ``fileno`` is not readable any more."""
         os.eventfd_read(self._activity)
 
-    def _run(self) -> None:
+    def _poll(self) -> select.epoll:
+        """What one thread waits with."""
         poll = select.epoll()
         poll.register(self._listener.fileno(), select.EPOLLIN | select.EPOLLEXCLUSIVE)
         poll.register(self._stopped, select.EPOLLIN)
+        return poll
+
+    def _run(self, poll: select.epoll) -> None:
         try:
             while self._stopped not in [fd for fd, _ in poll.poll()] and self._serve_one():
                 pass

@@ -86,7 +86,7 @@ static void fall_back(const char *name, char **argv, int stdin_copy) {
 }
 
 static int64_t now_ms(void) {
-    struct timespec now = {0, 0};
+    struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
@@ -143,9 +143,10 @@ static void ask(const char *verb, const char *netns, int stdin_copy) {
     int descriptors[3] = {open("/proc/self/ns/net", O_PATH | O_CLOEXEC), stdin_copy, -1}, count = 2, fd;
     struct greeting greeting;
     struct reply reply;
-    if (netns && *netns && (descriptors[2] = open(netns, O_PATH | O_CLOEXEC)) >= 0) count = 3;
+    bool has_pod = netns && *netns && strchr("ADC", *verb); // ADD, DEL, CHECK
+    if (has_pod && (descriptors[2] = open(netns, O_PATH | O_CLOEXEC)) >= 0) count = 3;
     // Gone is fine for DEL. Anything else is told best by who looks with our own eyes.
-    else if (netns && *netns && ((errno != ENOENT && errno != ENOTDIR) || strcmp(verb, "DEL") != 0)) return;
+    else if (has_pod && (*verb != 'D' || (errno != ENOENT && errno != ENOTDIR))) return;
     if (descriptors[0] < 0 || (fd = connected()) < 0 || !send_request(fd, descriptors, count)) return;
     if (!receive(fd, &greeting, sizeof greeting, now_ms() + GREETING_MS)) return;
     if (memcmp(greeting.magic, "CNIr", 4) != 0 || greeting.version != VERSION) return;
@@ -176,7 +177,7 @@ static bool is_served(const char *verb, const char *name) {
     while (*known && (!verb || strcmp(known, verb) != 0)) known += strlen(known) + 1;
     bool fits = *known && append(name);
     for (char **one = environ; fits && *one; one++) fits = append(*one);
-    header.strings = size - sizeof header;
+    header.strings = (uint32_t)(size - sizeof header);
     memcpy(request, &header, sizeof header);
     return fits;
 }
@@ -188,8 +189,7 @@ int main(int argc, char **argv) {
     int spare, stdin_copy = -1;
     while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare < 3) continue; // for closed streams
     close(spare);
-    sigemptyset(&note.sa_mask);
-    sigaddset(&note.sa_mask, SIGTERM), sigaddset(&note.sa_mask, SIGINT);
+    sigemptyset(&note.sa_mask), sigaddset(&note.sa_mask, SIGTERM), sigaddset(&note.sa_mask, SIGINT);
     sigprocmask(SIG_BLOCK, NULL, &callers_mask);
     if (is_served(verb, name) && (stdin_copy = copy_of_stdin()) >= 0) {
         sigprocmask(SIG_BLOCK, &note.sa_mask, NULL); // they come while we wait, and only then

@@ -158,3 +158,101 @@ def test_no_call_fails_while_builds_are_exchanged(
         caller.join()
     assert failures == []
     assert calls > 12
+
+
+# ----------------------------------------------------------------------------------- resident mode
+
+
+FAKE_SYSTEMCTL = """#!/bin/sh
+echo "$@" >>/run/asked
+"""
+
+
+@pytest.fixture
+def built() -> Path:
+    if not (BUILT / "launcher" / "flannel").exists():
+        pytest.skip(f"no launchers in {BUILT}: not built, or without a C compiler")
+    return BUILT
+
+
+def install_resident(source: Path, target: Path) -> str:
+    """Install where no systemd runs: in a mount namespace with an empty /run."""
+    script = 'mount -t tmpfs none /run && exec "$@"'
+    return in_private(script, INSTALL, "--resident", source, target)
+
+
+def in_private(script: str, *command: str | Path) -> str:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to hide /run and /etc")
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_launchers_know_where_the_pair_is(built: Path, tmp_path: Path) -> None:
+    target, elsewhere = tmp_path / "bin", tmp_path / "elsewhere"
+    said = install_resident(built, target)
+    assert f"{target}/cni-flannel/flannel serve" in said
+    assert sorted(path.name for path in target.iterdir()) == [
+        "cni-flannel",
+        "flannel",
+        "host-local",
+    ]
+    elsewhere.mkdir()
+    for program in ("flannel", "host-local"):
+        launcher = (target / program).read_bytes()
+        assert len(launcher) == (built / "launcher" / program).stat().st_size
+        assert f"CNI_FLANNEL_FROZEN={target}/cni-flannel\0".encode() in launcher
+        (elsewhere / program).write_bytes(launcher)
+        (elsewhere / program).chmod(0o755)
+        assert b"supportedVersions" in answer(elsewhere / program).stdout
+    pair = target / "cni-flannel"
+    assert answer(pair / "flannel").stdout == answer(target / "flannel").stdout
+    unit = (pair / "cni-flannel.service").read_text()
+    assert f"ExecStart={pair}/flannel serve\n" in unit
+    assert "@FOLDER@" not in unit
+
+
+def test_resident_mode_comes_and_goes_over_the_plain_pair(built: Path, tmp_path: Path) -> None:
+    install(built, tmp_path)
+    install_resident(built, tmp_path)
+    assert contents(tmp_path) == []
+    assert contents(tmp_path / "cni-flannel") == contents(built)
+    assert "is of resident mode" in install(built, tmp_path)
+    assert contents(tmp_path) == contents(built)
+    assert (tmp_path / "flannel").read_bytes() == (built / "flannel").read_bytes()
+
+
+def test_a_path_without_room_is_refused(built: Path, tmp_path: Path) -> None:
+    long = tmp_path.joinpath(*["x" * 200] * 5)
+    done = subprocess.run(
+        [INSTALL, "--resident", built, long], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "room for 1000" in done.stderr
+
+
+def test_units_are_installed_where_systemd_runs(built: Path, tmp_path: Path) -> None:
+    script = f"""
+        mount -t tmpfs none /run && mkdir -p /run/systemd/system /run/bin
+        mount -t tmpfs none /etc/systemd/system
+        printf '%s' '{FAKE_SYSTEMCTL}' >/run/bin/systemctl && chmod +x /run/bin/systemctl
+        PATH=/run/bin:$PATH "$@" >&2
+        systemd-analyze verify /etc/systemd/system/cni-flannel.socket
+        systemd-analyze verify /etc/systemd/system/cni-flannel.service
+        cat /run/asked && ls /etc/systemd/system
+    """
+    said = in_private(script, INSTALL, "--resident", built, tmp_path)
+    assert said.splitlines() == [
+        "daemon-reload",
+        "enable cni-flannel.socket",
+        "stop cni-flannel.service",
+        "restart cni-flannel.socket",
+        "cni-flannel.service",
+        "cni-flannel.socket",
+    ]

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.cidr import parse_address
-from cni_flannel.kernel import bulk
-from cni_flannel.kernel.bulk import Deletion
-from netlink import rtnl
+from netlink import bulk, rtnl
+from netlink.bulk import Deletion
 from netlink.handle import BATCH, Handle
 from netlink.nlmsg import NetlinkError
 from tests.kernel.privatens import needs_root, private

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni_flannel.kernel import bulk
 from cni_flannel.resident.deleter import Deleter
-from netlink import rtnl
+from netlink import bulk, rtnl
 from netlink.handle import Handle
 from netlink.nlmsg import NetlinkError
 from tests.kernel.privatens import needs_root, private

@@ -15,6 +15,7 @@ from cni_flannel.bridge.steps_port import AwaitPort
 from netlink import rtnl
 from tests.kernel.privatens import needs_root, private, sh
 from tests.kernel.world import World, ip
+from tests.unit.fakes import args
 
 
 def state_of_port() -> Any:
@@ -24,7 +25,7 @@ def state_of_port() -> Any:
 
 
 def wait(world: World) -> None:
-    with Ends() as ends:
+    with Ends.surviving(args({}, netns=f"/proc/{world.pod}/ns/net")) as ends:
         AwaitPort("veth1", world.bridge).apply(ends)
 
 

@@ -25,8 +25,9 @@ from tests.kernel.attachments import (
     states,
     with_result,
 )
+from tests.kernel.conftest import ROOT
 from tests.kernel.privatens import needs_root
-from tests.kernel.resident import GREETING, SOCKET, receive
+from tests.kernel.resident import GREETING, SOCKET, answers, receive
 
 if TYPE_CHECKING:
     from tests.kernel.resident import Resident
@@ -378,3 +379,75 @@ def test_a_service_manager_passes_the_socket_and_is_told(resident: Resident) -> 
         assert manager.recv(100) == b"STOPPING=1"
         assert server.wait(60) == 0
     assert node.path(SOCKET).exists(), "it is the manager's"
+
+
+def test_a_link_that_a_killed_deletion_left_in_a_group_is_removed_by_the_next_del(
+    resident: Resident,
+) -> None:
+    """Between the two halves of a deletion in bulk: marked, and not deleted."""
+    node = resident.node
+    resident.start()
+    for delete in (resident.call, functools.partial(call, node)):
+        host_veth = resident.call("ADD").result["interfaces"][1]["name"]
+        node.run(["ip", "link", "set", host_veth, "group", str(0x40000001)])
+        assert delete("DEL").status == 0
+        assert remains(node) == {}
+
+
+def test_gc_removes_many_at_once_by_whomever_it_is_done(resident: Resident) -> None:
+    node = resident.node
+    resident.start()
+    pods = [f"p{n}" for n in range(12)]
+    for collect in (resident.call, functools.partial(call, node)):
+        for pod in pods:
+            if not node.path(f"/run/netns/{pod}").exists():
+                node.add_pod(pod)
+            assert resident.call("ADD", pod).result
+        kept = {"containerID": "cid-p3", "ifname": "eth0"}
+        done = collect("GC", conf=CONF | {"cni.dev/valid-attachments": [kept]})
+        assert done.status == 0
+        assert done.stderr.count("GC removes veth") == len(pods) - 1
+        assert list(leases(node).values()) == ["cid-p3\r\neth0"]
+        assert len([name for name in node.links() if name.startswith("veth")]) == 1
+        assert resident.call("DEL", "p3").status == 0
+        assert remains(node).keys() <= {"neighbours"}, "which the next pod's ADD replaces"
+
+
+def test_a_server_that_is_stopped_is_not_waited_for(resident: Resident) -> None:
+    node = resident.node
+    server = resident.start()
+    server.send_signal(signal.SIGSTOP)
+    assert call(node, "ADD", "a", plugin=resident.launcher).result
+    before = node.links("a")["eth0"]["address"], leases(node)
+    server.send_signal(signal.SIGCONT)
+    eventually(lambda: not resident.busy(), "it is through with what waited")
+    assert (node.links("a")["eth0"]["address"], leases(node)) == before
+    assert resident.call("DEL").status == 0
+    assert remains(node) == {}
+
+
+def test_it_works_with_no_more_than_the_service_is_given(resident: Resident) -> None:
+    """The capabilities of the unit, and with them everything that a pod can need of us."""
+    node = resident.node
+    unit = (ROOT / "packaging" / "systemd" / "cni-flannel.service").read_text()
+    (line,) = [one for one in unit.splitlines() if one.startswith("CapabilityBoundingSet=")]
+    given = [name.removeprefix("CAP_").lower() for name in line.partition("=")[2].split()]
+    bounding = ",".join(["-all", *(f"+{name}" for name in given)])
+    limited = ["setpriv", "--no-new-privs", "--bounding-set", bounding]
+    conf = conf_with(delegate={"ipMasq": True, "macspoofchk": True, "isDefaultGateway": True})
+    server = node.popen([*limited, str(resident.folder / "flannel"), "serve"])
+    eventually(lambda: answers(node.path(SOCKET)), "the server answers")
+    status = node.path(f"/proc/{server.pid}/status").read_text()
+    assert f"CapEff:\t{capabilities(given):016x}\n" in status
+    result = resident.call("ADD", conf=conf).result
+    assert resident.call("CHECK", conf=with_result(conf, result)).status == 0
+    node.del_pod("a")
+    listed: dict[str, Any] = {"cni.dev/valid-attachments": []}
+    assert resident.call("GC", conf=conf | listed).status == 0
+    assert leases(node) == {}
+
+
+def capabilities(names: list[str]) -> int:
+    """The mask of some capabilities (linux/capability.h)."""
+    numbers = {"net_admin": 12, "net_raw": 13, "sys_ptrace": 19, "sys_admin": 21}
+    return sum(1 << numbers[name] for name in names)

@@ -15,9 +15,9 @@ from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import removal
 from cni_flannel.bridge.ends import Ends, refused
 from cni_flannel.bridge.removal import Attempts
-from cni_flannel.kernel import bulk, macspoof, masq
+from cni_flannel.kernel import macspoof, masq
 from ipam import verify
-from netlink import rtnl
+from netlink import bulk, rtnl
 from netlink.link import RTM_DELLINK
 from netlink.nlmsg import NetlinkError
 from tests.unit.fakes import FakeEnds, FakeHandle, FakePlugin, args, link, pair
@@ -114,6 +114,7 @@ class Call:
         self.ipam = FakePlugin()
         self.rules: list[Any] = []
         self.notes: list[str] = []
+        self.resident: GivenUp | None = None
         monkeypatch.setattr(Ends, "surviving", lambda _: self.ends)
         monkeypatch.setattr(removal, "Ends", self._ends())
         monkeypatch.setattr(masq, "teardown", lambda *a: self.rules.append(("masq", a[4])))
@@ -135,7 +136,8 @@ class Call:
         self.ends = FakeEnds(self.ends.host, pod)
 
     def delete(self, **conf: Any) -> None:
-        given = args({"name": "net", "ipam": {"type": "host-local"}, **conf}, self.notes)
+        shape = {"name": "net", "ipam": {"type": "host-local"}, **conf}
+        given = args(shape, self.notes, resident=self.resident)
         removal.remove(given, bridge_conf.parse(given), self.ipam)
 
     def collect(self, **conf: Any) -> None:
@@ -311,3 +313,35 @@ def test_a_wrong_list_is_refused(wrong: object) -> None:
         verify.valid_attachments({KEY: wrong})
     assert caught.value.code == errors.INVALID_NETWORK_CONFIG
     assert "nothing was removed" in caught.value.details
+
+
+class GivenUp:
+    """A caller of a resident process who waits for so many questions, then no more."""
+
+    netns_file = ""
+    connection = -1
+    limit_s = 1.0
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def require_caller(self) -> None:
+        self.patience -= 1
+        if self.patience < 0:
+            raise CNIError(errors.TRY_AGAIN_LATER, "given up")
+
+    def delete_link(self, index: int, removals: Any) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("patience", "links_gone"), [(0, []), (1, [rtnl.del_link(9)])])
+def test_a_lease_may_be_anothers_when_the_caller_has_given_up(
+    call: Call, patience: int, links_gone: list[Any]
+) -> None:
+    call.attach()
+    call.resident = GivenUp(patience)
+    with pytest.raises(CNIError) as caught:
+        call.delete(ipMasq=True, macspoofchk=True)
+    assert caught.value.code == errors.TRY_AGAIN_LATER
+    assert call.ends.host.done[-1:] == links_gone
+    assert (call.ipam.verbs, call.rules) == ([], [])

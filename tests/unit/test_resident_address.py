@@ -161,7 +161,7 @@ def test_everything_a_call_can_load_is_loaded_before() -> None:
         "import cni_flannel.resident.serve\n"
         "print(*[name for name in sys.modules if name.partition('.')[0] in sys.argv[1:]])\n"
     )
-    ours = ("cni", "ipam", "cni_flannel")
+    ours = ("cni", "ipam", "netlink", "cni_flannel")
     done = subprocess.run(
         [sys.executable, "-IBSc", program, *ours], capture_output=True, text=True, check=True
     )

@@ -70,7 +70,7 @@ def caller() -> Iterator[Caller]:
 @pytest.mark.parametrize(
     ("text", "mac"),
     [
-        pytest.param(CALL, MAC, id="of now"),
+        ("b1c2d3e4f506-1764000000123456789", MAC),
         ("b1c2d3e4f506", MAC),
         ("", ""),
         ("b1c2d3e4f5", ""),

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.kernel.flannel_node import socket_in
 
 from bench.udp import loop
 from flanneld.forward.forwarding import Forwarding
 from flanneld.forward.keeper import Keeper
-from tests.kernel.flannel_node import socket_in
 from tests.kernel.privatens import needs_root, new_pod, private, sh, spawn_inside
 from tests.property.test_forward_packet import words_sum
 

@@ -14,13 +14,13 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.kernel.flannel_node import GROUP, NODE, NODE_TO_PEER, OUTSIDE, PEER_POD, POD, TRAFFIC
 
 from flanneld.rules import texts
 from flanneld.rules.manager import Rules
 from flanneld.rules.programs import Programs, RulesError
 from flanneld.rules.texts import Traffic
 from tests.kernel import flannel_node
-from tests.kernel.flannel_node import GROUP, NODE, NODE_TO_PEER, OUTSIDE, PEER_POD, POD, TRAFFIC
 from tests.kernel.privatens import needs_root, private, sh
 
 if TYPE_CHECKING:
