@@ -220,6 +220,23 @@ run_test() {
     exec .venv/bin/python -m pytest -n auto "$@"
 }
 
+resident_verbs='conformance run --resident --spec all --jobs 2
+conformance compare --resident
+conformance runtime --resident
+conformance containerd --resident
+conformance podman --resident
+conformance hostile --resident
+conformance storm --resident
+conformance fuzz --resident --calls 5000
+conformance soak --resident --cycles 5000
+conformance fault --resident
+conformance crash --resident
+conformance server-crash --stops 4
+conformance server-trouble
+conformance server-hostile
+conformance server-kills
+conformance server-soak'
+
 run_conformance() {
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace \
         /usr/lib/cni/bridge=containernetworking-plugins
@@ -227,12 +244,13 @@ run_conformance() {
     set_up fuzz
     build
     locked_off
-    local verb failed=() figures=build/conformance.txt
+    local verb failed=() figures=build/conformance.txt resident=()
     : >"$figures"
+    [[ ! -d dist/cni-flannel/launcher ]] || mapfile -t resident <<<"$resident_verbs"
     for verb in "conformance run --spec all --jobs 2" "conformance compare" "conformance runtime" \
         "conformance containerd" "conformance podman" "conformance hostile" "conformance storm" \
         "tests.fuzz" "tests.fuzz --atheris" "conformance fuzz --calls 5000" \
-        "conformance soak --cycles 5000" "conformance fault" "conformance crash"; do
+        "conformance soak --cycles 5000" "conformance fault" "conformance crash" "${resident[@]}"; do
         say "python -m $verb"
         # shellcheck disable=SC2086 # a module, a verb and its options
         .venv/bin/python -m $verb | tee build/conformance.last || failed+=("$verb")

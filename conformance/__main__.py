@@ -26,7 +26,9 @@ VERBS = {
     "fuzz": ("conformance.stress.fuzz", "random environment, stdin and files"),
     "hostile": ("conformance.stress.hostile", "names and files that try to get out"),
     "server-crash": ("conformance.server.crash", "the resident process killed at system calls"),
+    "server-hostile": ("conformance.server.hostile", "clients that are no launchers"),
     "server-kills": ("conformance.server.kills", "it and launchers killed at random"),
+    "server-soak": ("conformance.server.soak", "very many calls; it must not grow"),
     "server-trouble": ("conformance.server.trouble", "it is gone, stopped or somebody else"),
 }
 

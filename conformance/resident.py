@@ -19,6 +19,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from conformance.world import World
@@ -30,7 +31,7 @@ VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
 LARGEST_STDIN = 4 << 20
 LARGEST_ENVIRONMENT = 1 << 20
 _START_S = 30.0
-_QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+_NO = subprocess.DEVNULL
 _GONE = {errno.ENOENT, errno.ENOTDIR}
 
 # What a resident process may say of a launcher that was killed, or gave up.
@@ -47,17 +48,19 @@ class Resident:
 
     def __init__(self, world: World, pair: Path) -> None:
         self.world = world
+        self.enter: Sequence[str] = world.enter
         self.program = str(pair / "flannel")
         self.expected: list[str] = []  # verbs; threads append to it
         self._told = 0  # lines of the log that `account` has seen
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the object
         self.start()
 
-    def start(self, prefix: tuple[str, ...] = (), options: tuple[str, ...] = ()) -> None:
+    def start(self) -> None:
         """Start it, and wait until it serves; AssertionError if it does not."""
-        command = [*prefix, self.program, "serve", "--log-calls", *options]
+        command = [*self.enter, self.program, "serve", "--log-calls"]
         begun = self.log().count("serving ")
-        self.process = self.world.popen(command, **_QUIET, stderr=self._log)
+        self.process = subprocess.Popen(command, stdin=_NO, stdout=_NO, stderr=self._log, env={})
+        self.world.started.append(self.process)
         deadline = time.monotonic() + _START_S
         while self.log().count("serving ") == begun:
             assert self.process.poll() is None, f"{command}: {self.log()[-500:]}"
@@ -73,6 +76,12 @@ class Resident:
     def restart(self) -> None:
         """Kill it as a machine's trouble does, and start it anew as its supervisor does."""
         self.kill()
+        self.start()
+
+    def move(self, enter: Sequence[str], program: str) -> None:
+        """Go on as another program, in the namespaces that the command `enter` leads to."""
+        self.kill()
+        self.enter, self.program = enter, program
         self.start()
 
     @property

@@ -79,8 +79,8 @@ def _try_strike(site: Site, strike: Strike, counts: dict[str, int]) -> list[str]
     problems = site.judge_add(site.call("ADD")) if strike.victim == "DEL" else []
     with struck.striking(resident, strike.place, f"signal={strike.signal}"):
         done = site.call(strike.victim)
-        if strike.signal == "STOP":
-            _go_on(site)
+    if strike.signal == "STOP":  # only now: another thread could be struck at the same place
+        _go_on(site)
     resident.forget()
     if strike.signal == "KILL" and wait_until(lambda: not resident.is_alive, _SETTLE_S):
         resident.start()

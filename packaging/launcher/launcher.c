@@ -152,14 +152,14 @@ static void ask(const char *verb, const char *netns, int stdin_copy) {
     if (memcmp(greeting.magic, "CNIr", 4) != 0 || greeting.version != VERSION) return;
     // By this the frozen executable knows as this call's own what has been done of it already.
     greeting.call[sizeof greeting.call - 1] = 0;
-    if (setenv("CNI_FLANNEL_CALL", greeting.call, 1) != 0) return;
     int64_t deadline = now_ms() + ANSWER_MS;
-    if (!receive(fd, &reply, sizeof reply, deadline)) return;
+    if (setenv("CNI_FLANNEL_CALL", greeting.call, 1) != 0 || !receive(fd, &reply, sizeof reply, deadline)) return;
     size_t length = (size_t)reply.stdout + reply.stderr;
     char *output = malloc(length + 1);
     if (!output || !receive(fd, output, length, deadline)) return;
     write_all(2, output + reply.stdout, reply.stderr);
-    _exit(write_all(1, output, reply.stdout) ? (int)reply.status : 1);
+    if (write_all(1, output, reply.stdout)) _exit(reply.status);
+    dprintf(2, "error writing to stdout: errno %d\n", errno), _exit(1);
 }
 
 static bool append(const char *text) {
