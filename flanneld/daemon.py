@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from io import BufferedWriter
 
     from flanneld.backend.base import Backend, External
+    from flanneld.lease import Lease
     from flanneld.node import Node
     from flanneld.options import Options
     from flanneld.subnet.manager import Manager
@@ -124,7 +125,11 @@ class Daemon:
     async def _hold(self) -> None:
         """Keep the lease; Revoked when it is lost."""
         while True:
-            await self._manager.hold(self._node.lease)
+            await self._manager.hold(self._node.lease, self._renewed)
+
+    def _renewed(self, lease: Lease) -> None:
+        self._node = replace(self._node, lease=replace(self._node.lease, expires=lease.expires))
+        self._settle(self._node)
 
     async def _follow(self, plane: DataPlane) -> None:
         """Pass each snapshot of the leases on; a watch that fails is begun again."""

@@ -26,7 +26,7 @@ from flanneld.subnet.client import TIMEOUT_S, Client
 from flanneld.subnet.manager import Revoked, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from etcd3aio._protobuf import WatchResponse
 
@@ -100,7 +100,7 @@ class Etcd:
             self._held = replace(wanted, expires=lease.expires)
             return self._held
 
-    async def hold(self, lease: Lease) -> None:
+    async def hold(self, lease: Lease, renewed: Callable[[Lease], None]) -> None:
         """Renew in time, and notice when the lease is gone; ends with Revoked."""
         if self._held is None or self._held.key != lease.key:
             self._held = lease
@@ -113,7 +113,9 @@ class Etcd:
                         self._lost.clear()  # the next snapshot says it again, if etcd is away
                         await self._mine(self._held)
                     else:
-                        pause = await self._renewed(self._held)
+                        self._held = await self._renewed(self._held)
+                        renewed(self._held)
+                        pause = self._renewal_s
             except StoreError as error:
                 _log.warning("the lease is not renewed yet: %s", error, extra={"lease": lease.key})
                 pause = _RETRY_S
@@ -204,16 +206,16 @@ class Etcd:
 
     # -------------------------------------------------------------------------------------- holding
 
-    async def _renewed(self, lease: Lease) -> float:
-        """Renew the lease; gives the seconds until the next time."""
+    async def _renewed(self, lease: Lease) -> Lease:
+        """Renew the lease; gives it with its new end."""
         entry = await self._mine(lease)
-        if entry.lease_id:
-            ttl = await self._client.call(lambda etcd: etcd.keep_alive(entry.lease_id))
-            if ttl <= 0:
-                raise StoreError(f"the etcd lease of {lease.key} has just ended")
-            self._held = replace(lease, expires=time.time() + ttl)
+        if not entry.lease_id:
+            return replace(lease, expires=None)
+        ttl = await self._client.call(lambda etcd: etcd.keep_alive(entry.lease_id))
+        if ttl <= 0:
+            raise StoreError(f"the etcd lease of {lease.key} has just ended")
         _log.info("lease renewed", extra={"lease": lease.key})
-        return self._renewal_s
+        return replace(lease, expires=time.time() + ttl)
 
     async def _lost_within(self, seconds: float) -> bool:
         """Wait for a snapshot without this node's lease; whether one came in that time."""
