@@ -191,7 +191,7 @@ def _unlike(link: VxlanLink, wanted: Vxlan, underlay: int, present: Present) -> 
 
 
 def _lacking(link: VxlanLink, wanted: Vxlan, present: Present) -> Iterator[str]:
-    """Name what has to be set on a device that can be re-used; ``devices`` sets it all."""
+    """Name what has to be set on a device that can be reused; ``devices`` sets it all."""
     there = link.link
     if there.mac != wanted.mac:
         yield f"address {there.mac} -> {wanted.mac}"

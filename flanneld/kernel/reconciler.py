@@ -69,7 +69,7 @@ class Reconciler:
         self._handle.close()
 
     async def macs(self) -> Mapping[str, str]:
-        """Give the MAC of each VXLAN device by name: one that is re-used keeps its own."""
+        """Give the MAC of each VXLAN device by name: one that is reused keeps its own."""
         async with self._turn:
             found = dump.read_vxlans(self._handle)
         return {name: device.link.mac for name, device in found.items()}

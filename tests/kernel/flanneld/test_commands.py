@@ -179,7 +179,7 @@ BROKEN = [
         "neighbour",
         "10.244.2.0 on flannel.1 is missing",
     ),
-    ("bridge fdb del 02:00:00:04:00:02 dev flannel.1", "fdb", "to 192.168.9.2 on flannel.1 is mis"),
+    ("bridge fdb del 02:00:00:04:00:02 dev flannel.1", "fdb", "to 192.168.9.2 on flannel.1"),
     ("ip route add unreachable 192.168.9.2", "underlay", "no route to 192.168.9.2"),
     ("ip route add 192.168.9.2 dev flannel.1", "underlay", "leads into the tunnel"),
     ("ip link set eth0 mtu 1400", "mtu", "packets of 1450 bytes become 1500, the underlay carries"),
