@@ -140,11 +140,9 @@ class Reconciler:
         change, error = refusal.subject, refusal.error
         route = change.value
         if isinstance(route, Route) and error.errno == errno.EEXIST:
-            first = route.destination.network_address
-            other = underlay.route_to(self._handle, first, matched=True)
             return (
                 f"{route}: another route has this destination:"
-                f" {underlay.describe(self._handle, other)};"
+                f" {underlay.holder(self._handle, route.destination)};"
                 " delete it if it is not wanted: routes of others are not touched"
             )
         return f"{change.action} {change.value}: {error}"

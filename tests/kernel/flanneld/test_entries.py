@@ -303,19 +303,21 @@ def snapshot() -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "foreign",
+    ("foreign", "named"),
     [
-        "10.244.2.0/24 via 192.168.9.254 dev eth0 proto static",
-        "10.244.2.0/24 dev far proto boot",
+        ("10.244.2.0/24 via 192.168.9.254 dev eth0 proto static", ""),
+        ("10.244.2.0/24 dev far proto boot", ""),
+        ("blackhole 10.244.2.0/24", "one that leads nowhere"),
+        ("unreachable 10.244.2.0/24 proto bird", "one that leads nowhere"),
     ],
 )
 @private
-def test_the_route_of_another_is_named_not_replaced(foreign: str) -> None:
+def test_the_route_of_another_is_named_not_replaced(foreign: str, named: str) -> None:
     up()
     sh(f"ip route add {foreign}")
     report = apply(plan(lease(2), lease(3)))
     (problem,) = report.problems
-    assert f"another route has this destination: {foreign}" in problem
+    assert f"another route has this destination: {named or foreign}" in problem
     assert route("10.244.2.0/24")
     assert "flannel.1" not in route("10.244.2.0/24")
     assert "10.244.3.0/24" in routes()
