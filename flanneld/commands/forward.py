@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from flanneld import logs
 from flanneld.forward.forwarder import Forwarder
 from flanneld.forward.keeper import BROKEN
-from flanneld.forward.table import from_json
+from flanneld.forward.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,6 +94,6 @@ def _listen(forwarder: Forwarder, lines: bytearray) -> bool:
         return True
     lines += heard
     while (end := lines.find(b"\n")) >= 0:
-        forwarder.table = from_json(json.loads(lines[:end]))
+        forwarder.table = Table(json.loads(lines[:end]))
         del lines[: end + 1]
     return bool(heard)

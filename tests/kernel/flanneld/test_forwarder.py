@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 import socket
+import subprocess
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -86,6 +87,18 @@ async def test_a_killed_process_is_replaced_and_the_device_outlives_it() -> None
     assert sh("ip -j link show flannel0; ip route show dev flannel0") == device
     await keeper.close()
     assert "flannel0" not in sh("ip -o link")
+
+
+@private
+def test_the_forwarder_ends_with_a_killed_daemon() -> None:
+    peer = attach()
+    argv = ["nsenter", "-t", str(peer), "-n", sys.executable, "-m", "bench.udp", "forward", "2"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == b"ready\n"
+        sh(f"nsenter -t {peer} -n ip link show flannel0")
+        daemon.kill()
+    sh(f"while nsenter -t {peer} -n ip link show flannel0 2>/dev/null; do sleep 0.05; done")
 
 
 @scenario
