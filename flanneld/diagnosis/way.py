@@ -31,13 +31,17 @@ def device(facts: Facts) -> Step:
     link = facts.view.present.links.get(path.link)
     if link is None:
         return Step(
-            "device", False, f"{path.link} does not exist", f"{_REPAIRS}; {_obstacles(facts)}"
+            "device",
+            False,
+            f"{path.link} does not exist",
+            _remedy(facts, f"{path.link} ", f"{path.link}:"),
         )
+    if path.device not in {"ok", "-"}:
+        changes = "; ".join(str(one) for one in facts.view.difference.devices)
+        found = "; ".join(facts.view.difference.problems) or changes
+        return Step("device", False, f"{path.link} is not as it should be: {found}", _REPAIRS)
     if not link.is_up:
         return Step("device", False, f"{path.link} is down", f"ip link set {path.link} up")
-    if path.device not in {"ok", "-"}:
-        changes = [str(one) for one in facts.view.difference.devices]
-        return Step("device", False, f"{path.link} is not as it should be: {changes}", _REPAIRS)
     return Step("device", True, f"{path.link} is up, MTU {link.mtu}")
 
 
@@ -45,7 +49,8 @@ def route(facts: Facts) -> Step:
     """The kernel takes the route of the daemon."""
     path, taken = _path(facts), facts.routes[facts.target]
     if path.route != "ok":
-        return Step("route", False, f"the route to {path.destination} is {path.route}", _REPAIRS)
+        found = f"the route to {path.destination} is {path.route}"
+        return Step("route", False, found, _remedy(facts, f"{path.destination} "))
     if taken.route is None:
         return unroutable("route", facts.target, taken)
     if (
@@ -160,9 +165,11 @@ def daemon(facts: Facts) -> Step:
     )
 
 
-def _obstacles(facts: Facts) -> str:
-    said = facts.view.difference.problems or facts.view.state.problems
-    return "; ".join(said) or "its log says why"
+def _remedy(facts: Facts, *about: str) -> str:
+    """Give what the comparison or the daemon has said of it, else that it will be repaired."""
+    said = (*facts.view.difference.problems, *facts.view.state.problems)
+    found = [text for text in dict.fromkeys(said) if any(word in text for word in about)]
+    return "; ".join(found) or _REPAIRS
 
 
 def _path(facts: Facts) -> PeerPath:
