@@ -236,6 +236,28 @@ def test_nftables_needs_no_iptables(tmp_path: Path) -> None:
 
 
 @private
+def test_an_unused_program_that_does_not_work_is_no_hindrance(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    packets = Filter(kind, tmp_path)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("ip6tables-save", "ip6tables-restore"):
+        (broken / name).write_text("#!/bin/sh\necho 'no ip6_tables here' >&2; exit 1\n")
+        (broken / name).chmod(0o755)
+    packets.path = f"{broken}:{packets.path}"
+    rules = packets.rules(TRAFFIC[:1])
+    assert ensure(rules)
+    assert "rules of an earlier run, if there are any, stay: read rules with" in caplog.text
+    shown = "nft list ruleset" if kind == "nftables" else "iptables-save"
+    assert "10.42.1.0/24" in packets.sh(shown)
+    with pytest.raises(RulesError, match="no ip6_tables here"):
+        asyncio.run(rules.remove())
+    assert flannel_tables() == []
+    assert "FLANNEL" not in packets.sh("iptables-save")
+
+
+@private
 def test_masquerading_and_forwarding_can_each_be_off(kind: str, tmp_path: Path) -> None:
     packets = Filter(kind, tmp_path)
     ensure(packets.rules())
