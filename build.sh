@@ -15,6 +15,7 @@ usage: ./build.sh [COMMAND]
   lab [VERB...]   measure the daemon on nodes in network namespaces: all of it, or a verb (lab --help)
   conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
+  bench udp [ARG...]  the daemon's udp backend against host-gw and a plain loop (--rounds N, --seconds S)
   install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
 
 Each command sets up what it needs: a virtual environment in .venv with the versions pinned in
@@ -235,6 +236,7 @@ run_bench() {
     require "${network_programs[@]}" /usr/lib/cni/bridge=containernetworking-plugins
     build
     locked_off
+    [[ ${1:-} != udp ]] || exec .venv/bin/python -m bench.udp "${@:2}"
     exec .venv/bin/python -m bench.bench "$@"
 }
 
