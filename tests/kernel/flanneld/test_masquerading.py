@@ -81,7 +81,7 @@ def test_no_packet_is_unmasqueraded_while_rules_are_replaced(how: str, tmp_path:
 
     async def rewrite() -> None:
         nonlocal replacements
-        for turn in range(20):  # the order is wrong by turns, as an older daemon's rules would be
+        for turn in range(20):  # another subnet by turns: every look finds all wrong
             if how == "switching":
                 rules = packets.rules(nftables=not turn % 2)
             else:
@@ -91,7 +91,7 @@ def test_no_packet_is_unmasqueraded_while_rules_are_replaced(how: str, tmp_path:
 
     async def send() -> None:
         while replacements < 20:
-            for _ in range(20):
+            for _ in range(4):
                 with contextlib.closing(node.udp(node.pod)) as fresh:
                     fresh.sendto(b"x", (OUTSIDE, 7000))
             await asyncio.sleep(0)
@@ -104,5 +104,5 @@ def test_no_packet_is_unmasqueraded_while_rules_are_replaced(how: str, tmp_path:
         sources.add(outside.recvfrom(10)[1][0])
         received += 1
     assert replacements == 20
-    assert received > 200
+    assert received > 100
     assert sources == {NODE}
