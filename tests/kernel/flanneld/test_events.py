@@ -52,6 +52,7 @@ def heard(command: str) -> bool:
     settle(plan(lease(2)))
     indexes = frozenset(socket.if_nametoindex(name) for name in ("eth0", "flannel.1"))
     watched = Watched(indexes, frozenset({"eth0", "flannel.1"}))
+    sh("while ip address show tentative | grep -q tentative; do sleep 0.1; done")
     source = handle.Events(GROUPS)
     sh(command)
     messages = pending(source)
