@@ -326,6 +326,16 @@ def test_the_route_of_another_is_named_not_replaced(foreign: str, named: str) ->
 
 
 @private
+def test_a_wider_route_of_another_that_ipv6_lets_be_in_the_way() -> None:
+    up()
+    sh("ip -6 route add fd44::/48 via fd09::fe proto static")
+    (problem,) = apply(plan(lease(2, families="6"), families="6")).problems
+    assert "By way of fd44::/48 via fd09::fe dev eth0 proto static the kernel reaches" in problem
+    sh("ip -6 route del fd44::/48")
+    settle(plan(lease(2, families="6"), families="6"))
+
+
+@private
 def test_a_route_of_another_beside_ours_survives_a_change_of_ours() -> None:
     up()
     settle(plan(lease(2, "host-gw"), kind="host-gw"))
