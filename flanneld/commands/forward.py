@@ -59,13 +59,19 @@ async def run(argv: Sequence[str]) -> int:
 
 
 def _forward(forwarder: Forwarder, tun: int, sock: int) -> None:
-    """Serve the three descriptors in turn until stdin ends."""
+    """Serve the three descriptors in turn until stdin ends; packets wait for the first table."""
     os.set_blocking(_STDIN, False)
     lines = bytearray()
     told, due = 0, 0.0
+    nothing = forwarder.table
     with select.epoll() as poll:
-        for fd in (tun, sock, _STDIN):
-            poll.register(fd, select.EPOLLIN)
+        poll.register(_STDIN, select.EPOLLIN)
+        while forwarder.table is nothing:
+            poll.poll()
+            if not _listen(forwarder, lines):
+                return
+        poll.register(tun, select.EPOLLIN)
+        poll.register(sock, select.EPOLLIN)
         while True:
             ready = {fd for fd, _ in poll.poll()}
             if _STDIN in ready and not _listen(forwarder, lines):

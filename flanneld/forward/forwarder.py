@@ -36,8 +36,7 @@ class Forwarder:
     """One device and one socket, both not blocking.
 
     ``port`` is the same at all nodes.  ``strict``: datagrams from an address that is no node's are
-    dropped.
-    ``dropped`` counts packets by the reason.
+    dropped.  ``dropped`` counts packets by the reason.
     """
 
     def __init__(self, tun: int, sock: socket.socket, *, mtu: int, port: int, strict: bool) -> None:
