@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flanneld import pace
 from flanneld.subnet.manager import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_pauses_double_up_to_the_longest() -> None:
@@ -26,7 +30,7 @@ def test_a_store_is_asked_until_it_answers(
 ) -> None:
     monkeypatch.setattr(pace, "delays", lambda: iter([0.0] * 9))
     caplog.set_level(logging.WARNING)
-    answers = iter([StoreError("away"), StoreError("still away"), 7])
+    answers: Iterator[StoreError | int] = iter([StoreError("away"), StoreError("still away"), 7])
     failures: list[None] = []
 
     async def call() -> int:
