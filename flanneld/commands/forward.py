@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import select
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -49,6 +50,10 @@ async def run(argv: Sequence[str]) -> int:
         strict=args.strict,
     )
     logs.set_up(logging.INFO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # What stops the daemon (a terminal, a service manager) may be sent to its children too:
+        # it is for the daemon to say when nobody needs packets any more.
+        signal.signal(number, signal.SIG_IGN)
     gc.disable()  # no cycles are made, and a pause costs packets
     try:
         _forward(forwarder, args.tun, args.socket)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -87,6 +88,20 @@ async def test_a_killed_process_is_replaced_and_the_device_outlives_it() -> None
     assert sh("ip -j link show flannel0; ip route show dev flannel0") == device
     await keeper.close()
     assert "flannel0" not in sh("ip -o link")
+
+
+@scenario
+async def test_a_signal_that_is_meant_for_the_daemon_stops_no_packet() -> None:
+    wire = peer_socket(attach())
+    async with node() as keeper:
+        pod = receiver()
+        wire.sendto(udp_packet(b"it runs"), (str(NODE), PORT))
+        assert pod.recv(100) == b"it runs"
+        assert keeper.process_id is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(keeper.process_id, number)
+        wire.sendto(udp_packet(b"still"), (str(NODE), PORT))
+        assert pod.recv(100) == b"still"
 
 
 @private
