@@ -87,6 +87,26 @@ def test_a_revoked_lease_ends_it_with_1(tmp_path: Path) -> None:
 
 
 @private
+def test_a_store_that_lost_its_data_does_not_take_the_paths_away(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.start()
+    one, two = scene.nodes
+    before = one.routes()
+    assert before
+    scene.etcd.ctl("del", "--prefix", "/coreos.com/network/subnets/")
+    assert (one.status(), two.status()) == (1, 1)
+    assert one.routes() == before
+    assert one.reaches(two.base)
+    bases = (one.base, two.base)
+    for node in scene.nodes:
+        node.start()
+    for node in scene.nodes:
+        node.ready()
+    assert (one.base, two.base) == bases
+    eventually("they know each other again", lambda: one.routes() == before)
+
+
+@private
 def test_an_outage_of_etcd_touches_nothing(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.start()
