@@ -38,23 +38,29 @@ class TestSubnetEnv:
             (
                 V4,
                 LEASE4,
-                ("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n"
-                "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"),
+                (
+                    "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n"
+                    "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+                ),
             ),
             (
                 V6,
                 LEASE6,
-                ("FLANNEL_IPV6_NETWORK=2001:cafe:42::/56\n"
-                "FLANNEL_IPV6_SUBNET=2001:cafe:42:1::1/64\n"
-                "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"),
+                (
+                    "FLANNEL_IPV6_NETWORK=2001:cafe:42::/56\n"
+                    "FLANNEL_IPV6_SUBNET=2001:cafe:42:1::1/64\n"
+                    "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+                ),
             ),
             (
                 BOTH,
                 LEASE,
-                ("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n"
-                "FLANNEL_IPV6_NETWORK=2001:cafe:42::/56\n"
-                "FLANNEL_IPV6_SUBNET=2001:cafe:42:1::1/64\n"
-                "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"),
+                (
+                    "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n"
+                    "FLANNEL_IPV6_NETWORK=2001:cafe:42::/56\n"
+                    "FLANNEL_IPV6_SUBNET=2001:cafe:42:1::1/64\n"
+                    "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+                ),
             ),
         ],
     )
