@@ -7,7 +7,8 @@ usage() {
     cat <<'TEXT'
 usage: ./build.sh [COMMAND]
 
-  build           (the default) freeze both plugins into dist/cni-flannel/, the daemon into dist/flanneld/
+  build           (the default) freeze both plugins into dist/cni-flannel/, the daemon into dist/flanneld/;
+                  with a C compiler, the launchers of resident mode into dist/cni-flannel/launcher/
   demo            two pods in private network namespaces reach each other through the built plugins
   demo --nodes N [--backend vxlan|host-gw|udp] [--families 4|6|46]
                   N nodes with daemons, a real etcd, and who reaches whom
@@ -17,6 +18,8 @@ usage: ./build.sh [COMMAND]
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
   bench udp [ARG...]  the daemon's udp backend against host-gw and a plain loop (--rounds N, --seconds S)
   install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
+  install --resident [DIR]
+                  the same in resident mode: launchers, the pair beside them, systemd units
 
 Each command sets up what it needs: a virtual environment in .venv with the versions pinned in
 pyproject.toml, and, as root where there is apt-get, Debian packages. Nothing is done twice: a second run
@@ -123,7 +126,7 @@ set_up() {
 inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
-        find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' \) -print0 |
+        find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.c' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
 }
@@ -149,12 +152,31 @@ build_plugins() {
         CNI_COMMAND=VERSION "build/dist/cni-flannel/$program" <<<'{"cniVersion":"1.1.0"}' >/dev/null ||
             die "the frozen $program does not answer VERSION"
     done
+    build_launchers build/dist/cni-flannel
     mkdir -p dist
     rm -rf dist/cni-flannel
     mv build/dist/cni-flannel dist/cni-flannel
     printf '%s' "$now" >build/inputs
     say "built dist/cni-flannel: $(size dist/cni-flannel)"
 }
+
+# One static program under both names. Without a compiler, or a C library to link, there are none.
+build_launchers() {
+    local cc=${CC:-cc} log=build/launcher.log
+    if ! command -v "$cc" >/dev/null; then
+        say "no C compiler ($cc): no launchers, so no resident mode"
+        return
+    fi
+    mkdir "$1/launcher"
+    if ! "$cc" -std=c11 -static -s -O2 -Wall -Wextra ${ANSWER_MS:+-DANSWER_MS="$ANSWER_MS"} \
+        -o "$1/launcher/flannel" packaging/launcher/launcher.c 2>"$log"; then
+        rm -rf "$1/launcher"
+        say "no launchers, so no resident mode: $cc failed (its words are in $log)"
+        return
+    fi
+    cp "$1/launcher/flannel" "$1/launcher/host-local"
+}
+
 
 build_daemon() {
     local now
@@ -220,15 +242,21 @@ run_conformance() {
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace \
         /usr/lib/cni/bridge=containernetworking-plugins
     set_up dev
+    set_up fuzz
     build
     locked_off
-    local verb failed=()
-    for verb in "run --spec all --jobs 2" compare runtime containerd podman hostile storm \
-        "fuzz --calls 5000" "soak --cycles 5000" fault crash; do
-        say "conformance: $verb"
-        # shellcheck disable=SC2086 # a verb and its options
-        .venv/bin/python -m conformance $verb || failed+=("${verb%% *}")
+    local verb failed=() figures=build/conformance.txt
+    : >"$figures"
+    for verb in "conformance run --spec all --jobs 2" "conformance compare" "conformance runtime" \
+        "conformance containerd" "conformance podman" "conformance hostile" "conformance storm" \
+        "tests.fuzz" "tests.fuzz --atheris" "conformance fuzz --calls 5000" \
+        "conformance soak --cycles 5000" "conformance fault" "conformance crash"; do
+        say "python -m $verb"
+        # shellcheck disable=SC2086 # a module, a verb and its options
+        .venv/bin/python -m $verb | tee build/conformance.last || failed+=("$verb")
+        printf '%s  (%s)\n' "$(tail -n 1 build/conformance.last)" "python -m $verb" >>"$figures"
     done
+    say "" && cat "$figures" >&2
     [[ ${#failed[@]} -eq 0 ]] || die "conformance failed: ${failed[*]}"
 }
 
@@ -241,9 +269,14 @@ run_bench() {
 }
 
 run_install() {
+    local resident=()
+    if [[ ${1:-} == --resident ]]; then
+        resident=(--resident)
+        shift
+    fi
     build
     locked_off
-    exec packaging/install.sh dist/cni-flannel "${1:-/opt/cni/bin}"
+    exec packaging/install.sh "${resident[@]}" dist/cni-flannel "${1:-/opt/cni/bin}"
 }
 
 # Two runs at once in one checkout: the second waits while the first sets up and builds.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 INCOMPATIBLE_VERSION = 1
@@ -102,3 +102,39 @@ def combine(what: str, errors: Sequence[CNIError]) -> CNIError:
     messages = "; ".join(error.msg for error in errors)
     details = "\n".join(error.details for error in errors if error.details)
     return CNIError(errors[0].code, f"{what}: {messages}", details)
+
+
+def told(error: BaseException, trace: Callable[[str], None] | None = None) -> CNIError:
+    """Give any exception a code; one that nobody expected is a bug of ours and says where.
+
+    ``trace`` gets the whole traceback of such a one, if somebody wants to read it.
+    """
+    if isinstance(error, CNIError):
+        return error
+    if isinstance(error, Interrupted):
+        return CNIError(
+            TRY_AGAIN_LATER,
+            f"interrupted by signal {error.signum}",
+            "what was begun has been rolled back; the runtime may have run out of patience",
+        )
+    if trace is not None:
+        import traceback  # 8 ms, for a failed call of somebody who debugs
+
+        trace("".join(traceback.format_exception(error)).rstrip("\n"))
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "unknown place"
+    text = harmless(str(error))
+    if isinstance(error, ImportError):  # the rare paths load their parts when they need them
+        return CNIError(
+            IO_FAILURE,
+            f"load a part of the plugin: {text}",
+            "its folder is incomplete or unreadable: if a retry does not help, install it again",
+        )
+    return CNIError(
+        INTERNAL,
+        f"unexpected {type(error).__name__}: {text}",
+        f"at {place}; this is a bug: please report it with the conf "
+        "(CNI_FLANNEL_DEBUG=1 in the environment shows the whole traceback on stderr)",
+    )

@@ -11,7 +11,7 @@ import os
 import stat
 
 from cni import process, version
-from cni.errors import DELEGATE_FAILED, INVALID_NETWORK_CONFIG, CNIError
+from cni.errors import DELEGATE_FAILED, INVALID_NETWORK_CONFIG, TRY_AGAIN_LATER, CNIError
 from cni.wire import canonical, dumps, loads
 
 TYPE_CHECKING = False
@@ -39,10 +39,11 @@ def find(plugin: str, path: str) -> str:
                 return candidate
         except (OSError, ValueError):
             continue
+    remedy = f"install {plugin} into one of these directories, or correct the type in the conf"
     raise CNIError(
         DELEGATE_FAILED,
         f"failed to find plugin {dumps(plugin)} in path [{' '.join(directories)}]",
-        f"install {plugin} into one of these directories, or correct the type in the conf",
+        remedy if directories else "CNI_PATH has to name the directories of the node's plugins",
     )
 
 
@@ -119,7 +120,16 @@ def _run(command: str, plugin: str, executable: str, args: Args) -> bytes:
             [executable],
             stdin=dumps(args.conf).encode(),
             env=_environment(command, args),
+            timeout_s=None if args.resident is None else args.resident.limit_s,
+            # what takes back an ADD is not given up because the caller has given up
+            connection=args.resident.connection if args.resident and command == "ADD" else -1,
         )
+    except TimeoutError as error:
+        raise CNIError(
+            TRY_AGAIN_LATER,
+            f"run plugin {dumps(plugin)} {command}: {error}",
+            "what was begun has been rolled back; see why the delegate takes so long",
+        ) from error
     except OSError as error:
         gone = isinstance(error, FileNotFoundError)  # found just now: its interpreter is not there
         cause = "its interpreter is missing" if gone else os.strerror(error.errno or 0)
@@ -146,7 +156,8 @@ def _environment(command: str, args: Args) -> dict[str, str]:
         "CNI_ARGS": args.cni_args,
         "CNI_PATH": args.path,
     }
-    inherited = {key: value for key, value in args.environ.items() if key not in own}
+    other = {*own, "CNI_FLANNEL_CALL"}  # what a delegate does is not this call's own work
+    inherited = {key: value for key, value in args.environ.items() if key not in other}
     return {**inherited, **{key: value for key, value in own.items() if value}}
 
 

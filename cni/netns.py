@@ -28,7 +28,7 @@ def check(args: Args, *, needed: bool = True) -> None:
     already, which is fine. So it is for a plugin that works outside of namespaces (`needed`
     false). CNI_NETNS_OVERRIDE lets a plugin work in its own namespace.
     """
-    path = args.netns
+    path = args.netns_file
     problem = ""
     try:
         found = os.stat(path)
@@ -43,7 +43,7 @@ def check(args: Args, *, needed: bool = True) -> None:
     if problem and needed and args.command != "DEL":
         raise CNIError(
             INVALID_NETNS,
-            f"network namespace {path!r} cannot be used: {problem}",
+            f"network namespace {args.netns!r} cannot be used: {problem}",
             "CNI_NETNS must be the path of a container's network namespace, "
             "such as /run/netns/NAME or /proc/PID/ns/net",
         )

@@ -40,18 +40,20 @@ def run(
     stdin: bytes = b"",
     env: dict[str, str],
     timeout_s: float | None = None,
+    connection: int = -1,
 ) -> Completed:
     """Run `argv[0]`, a path, with exactly the environment `env`, and wait for its end.
 
     OSError when it cannot be started (ETXTBSY only after 5 s of trying), TimeoutError when it
-    outlives `timeout_s`. A child never outlives this call: on any exception it is stopped.
+    outlives `timeout_s`, or the other end of `connection`, a socket, which is watched only together
+    with a limit. A child never outlives this call: on any exception it is stopped.
     """
     files: list[int] = []
     try:
         files.extend(_memory_file(name) for name in ("stdin", "stdout", "stderr"))
         _write_all(files[0], stdin)
         os.lseek(files[0], 0, os.SEEK_SET)
-        status = _spawn_and_wait(argv, env, files, timeout_s)
+        status = _spawn_and_wait(argv, env, files, timeout_s, connection)
         return Completed(status, _content(files[1]), _content(files[2]))
     finally:
         for fd in files:
@@ -59,13 +61,17 @@ def run(
 
 
 def _spawn_and_wait(
-    argv: Sequence[str], env: dict[str, str], files: list[int], timeout_s: float | None
+    argv: Sequence[str],
+    env: dict[str, str],
+    files: list[int],
+    timeout_s: float | None,
+    connection: int,
 ) -> int:
     running: list[int] = []
     try:
         _spawn(argv, env, files, running)
-        if timeout_s is not None and not _ended_within(running[0], timeout_s):
-            msg = f"{argv[0]} did not end within {timeout_s:g} s"
+        if timeout_s is not None and not _ended_within(running[0], timeout_s, connection):
+            msg = f"{argv[0]} did not end within {timeout_s:g} s, or while the caller waited"
             raise TimeoutError(msg)
         # Without reaping it: until that is done, under Held, the number is still the child's.
         os.waitid(os.P_PID, running[0], os.WEXITED | os.WNOWAIT)
@@ -102,15 +108,17 @@ def _spawn(argv: Sequence[str], env: dict[str, str], files: list[int], running: 
         time.sleep(step)  # noqa: TID251 - no event tells that the last writer has closed it
 
 
-def _ended_within(pid: int, timeout_s: float) -> bool:
-    """Wait for the child's end without reaping it."""
+def _ended_within(pid: int, timeout_s: float, connection: int = -1) -> bool:
+    """Wait for the child's end without reaping it; no longer than somebody is connected."""
     import select  # only for a wait with a limit
 
     fd = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        return bool(poll.poll(timeout_s * 1000))
+        if connection >= 0:
+            poll.register(connection, select.POLLRDHUP)
+        return fd in [ready for ready, _ in poll.poll(timeout_s * 1000)]
     finally:
         os.close(fd)
 

@@ -15,13 +15,11 @@ import sys
 from cni import netns, validate, version
 from cni.errors import (
     DECODING_FAILURE,
-    INTERNAL,
     INVALID_ENVIRONMENT,
     IO_FAILURE,
-    TRY_AGAIN_LATER,
     CNIError,
     Interrupted,
-    harmless,
+    told,
 )
 from cni.native import signal
 from cni.types import Args
@@ -31,6 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
+
+    from cni.types import Resident
 
 _CONF_KEYS = (
     "cniVersion",
@@ -71,7 +71,7 @@ def run(plugin: Any, about: str) -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - the last door: whatever it is, say it
         _ignore_signals()
         if status != 0 and not output:  # else the signal came when all was done
-            output = dumps_pretty(_as_cni_error(error, environ, _note).to_json("")).encode()
+            output = failure(error, environ, _note)
     if not _write(1, output):
         status = 1
     os._exit(status)
@@ -82,12 +82,21 @@ def call(
     environ: dict[str, str],
     stdin: bytes,
     note: Callable[[str], None],
+    resident: Resident | None = None,
 ) -> tuple[int, bytes]:
     """Serve one call; return the exit status and what belongs on stdout.
 
     Touches nothing of the process: no stdin, no environment, no signal, no output.
     """
-    return _call(plugin, environ, lambda: stdin, note)
+    return _call(plugin, environ, lambda: stdin, note, resident)
+
+
+def failure(
+    error: BaseException, environ: dict[str, str], note: Callable[[str], None], asked: str = ""
+) -> bytes:
+    """Tell any exception as what belongs on stdout: the error object."""
+    debug = note if environ.get("CNI_FLANNEL_DEBUG") == "1" else None
+    return dumps_pretty(told(error, debug).to_json(asked)).encode()
 
 
 def _call(
@@ -95,6 +104,7 @@ def _call(
     environ: dict[str, str],
     read_stdin: Callable[[], bytes],
     note: Callable[[str], None],
+    resident: Resident | None = None,
 ) -> tuple[int, bytes]:
     conf: dict[str, Any] = {}
     try:
@@ -104,12 +114,10 @@ def _call(
 
             return 0, probe.answer(read_stdin())
         conf.update(_parse_conf(read_stdin()))
-        return 0, _dispatch(plugin, _args(command, conf, environ, note))
+        return 0, _dispatch(plugin, _args(command, conf, environ, note, resident))
     except (Exception, Interrupted) as error:  # noqa: BLE001 - every failure becomes its JSON
         named = conf.get("cniVersion")
-        failure = _as_cni_error(error, environ, note)
-        told = failure.to_json(named if isinstance(named, str) else "")
-        return 1, dumps_pretty(told).encode()
+        return 1, failure(error, environ, note, named if isinstance(named, str) else "")
 
 
 def _parse_conf(stdin: bytes) -> dict[str, Any]:
@@ -130,7 +138,11 @@ def _parse_conf(stdin: bytes) -> dict[str, Any]:
 
 
 def _args(
-    command: str, conf: dict[str, Any], environ: dict[str, str], note: Callable[[str], None]
+    command: str,
+    conf: dict[str, Any],
+    environ: dict[str, str],
+    note: Callable[[str], None],
+    resident: Resident | None,
 ) -> Args:
     return Args(
         command=command,
@@ -142,6 +154,7 @@ def _args(
         conf=conf,
         environ=environ,
         note=note,
+        resident=resident,
     )
 
 
@@ -189,41 +202,6 @@ def _result_document(
         except Exception as error:  # noqa: BLE001 - the first failure is the one to report
             args.note(f"clean up after an ADD whose result cannot be written: {error}")
         raise
-
-
-def _as_cni_error(
-    error: BaseException, environ: dict[str, str], note: Callable[[str], None]
-) -> CNIError:
-    """Give any exception a code; one that nobody expected is a bug of ours and says where."""
-    if isinstance(error, CNIError):
-        return error
-    if isinstance(error, Interrupted):
-        return CNIError(
-            TRY_AGAIN_LATER,
-            f"interrupted by signal {error.signum}",
-            "what was begun has been rolled back; the runtime may have run out of patience",
-        )
-    if environ.get("CNI_FLANNEL_DEBUG") == "1":
-        import traceback  # 8 ms, for a failed call of somebody who debugs
-
-        note("".join(traceback.format_exception(error)).rstrip("\n"))
-    where = error.__traceback__
-    while where is not None and where.tb_next is not None:
-        where = where.tb_next
-    place = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "unknown place"
-    text = harmless(str(error))
-    if isinstance(error, ImportError):  # the rare paths load their parts when they need them
-        return CNIError(
-            IO_FAILURE,
-            f"load a part of the plugin: {text}",
-            "its folder is incomplete or unreadable: if a retry does not help, install it again",
-        )
-    return CNIError(
-        INTERNAL,
-        f"unexpected {type(error).__name__}: {text}",
-        f"at {place}; this is a bug: please report it with the conf "
-        "(CNI_FLANNEL_DEBUG=1 in the environment shows the whole traceback on stderr)",
-    )
 
 
 # ------------------------------------------------------------------------------ the process's edge

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Protocol, TypedDict
 
     class DNS(TypedDict, total=False):
@@ -75,6 +75,23 @@ if TYPE_CHECKING:
         def cmd_status(self, args: Args) -> None:
             """STATUS: raise if an ADD would fail now."""
 
+    class Resident(Protocol):
+        """What a process that serves many calls lends to one of them (`cni_flannel.resident`).
+
+        `netns_file` opens the namespace of CNI_NETNS, whatever the caller's path means here; ""
+        if it is gone. `connection` is a descriptor that hangs up when the caller does.
+        """
+
+        netns_file: str
+        connection: int
+        limit_s: float
+
+        def require_caller(self) -> None:
+            """CNIError 11 if the caller does not wait for the answer any more."""
+
+        def delete_link(self, index: int, removals: Sequence[Any]) -> None:
+            """Delete a link of the host, after these netlink requests; what is gone is fine."""
+
     class NetConf(TypedDict, total=False):
         """The keys of a conf that the spec itself gives a meaning to."""
 
@@ -94,7 +111,8 @@ class Args:
     """What one call of a plugin was given; a plain value, shared by no two calls.
 
     `conf` is the parsed conf, the spec's own keys in canonical case. `environ` is the whole
-    environment, for delegates. `note` writes one line for a human to stderr.
+    environment, for delegates. `note` writes one line for a human to stderr. `resident` is None
+    in a process that was started for this call alone.
     """
 
     __slots__ = (
@@ -107,6 +125,7 @@ class Args:
         "netns",
         "note",
         "path",
+        "resident",
     )
 
     def __init__(
@@ -121,6 +140,7 @@ class Args:
         conf: dict[str, Any],
         environ: dict[str, str],
         note: Callable[[str], None],
+        resident: Resident | None = None,
     ) -> None:
         self.command = command
         self.container_id = container_id
@@ -131,11 +151,17 @@ class Args:
         self.conf = conf
         self.environ = environ
         self.note = note
+        self.resident = resident
 
     def replaced(self, **changes: Any) -> Args:
         """Return a copy with some fields changed, e.g. `args.replaced(conf=delegate_conf)`."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return Args(**{**fields, **changes})
+
+    @property
+    def netns_file(self) -> str:
+        """What to open for the namespace: CNI_NETNS itself, or what the caller opened for us."""
+        return self.netns if self.resident is None else self.resident.netns_file
 
     @property
     def debug(self) -> bool:

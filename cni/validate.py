@@ -22,13 +22,13 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _FIRST = frozenset(_LETTERS + _LETTERS.upper() + "0123456789")
 _REST = _FIRST | frozenset("_.-")
 
-_ATTACHMENT = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH")
+# CNI_PATH is optional but for GC. The reference library wants it always.
+_ATTACHMENT = ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME")
 _REQUIRED = {
     "ADD": _ATTACHMENT,
     "CHECK": _ATTACHMENT,
-    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_PATH"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
     "GC": ("CNI_PATH",),
-    "STATUS": ("CNI_PATH",),
 }
 
 

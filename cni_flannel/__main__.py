@@ -8,7 +8,11 @@ from cni import skel
 
 
 def main() -> None:
-    """Run one call and leave the process."""
+    """Run one call and leave the process, or stay and serve many."""
+    if sys.argv[1:2] == ["serve"]:
+        from cni_flannel.resident import serve  # the one process that stays
+
+        serve.main(sys.argv[2:])
     if sys.argv[0].rsplit("/", 1)[-1] == "bridge":
         from cni_flannel.bridge import plugin  # one of the two is needed, never both
     else:

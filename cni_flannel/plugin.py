@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from cni.types import Args, Plugin
+    from cni.types import Args, Plugin, Resident
     from cni_flannel.netconf import NetConf
     from ipam.subnet_env import SubnetEnv
 
@@ -30,7 +30,7 @@ ABOUT = "CNI plugin flannel (cni-flannel)"
 def cmd_add(args: Args) -> Mapping[str, Any]:
     """Attach the container; the delegate's result in the shape of 1.1.0."""
     net_conf = netconf.parse(args.conf)
-    env = _subnet_env(net_conf, net_conf.subnet_file_wait)
+    env = _subnet_env(net_conf, net_conf.subnet_file_wait, args.resident)
     conf = delegate.build(net_conf, env)
     state = _state(args, net_conf)
     before = state.own()
@@ -106,10 +106,10 @@ def plugin_of(conf: dict[str, Any]) -> Plugin:
     return invoke.Foreign(kind)
 
 
-def _subnet_env(net_conf: NetConf, wait_s: float) -> SubnetEnv:
+def _subnet_env(net_conf: NetConf, wait_s: float, resident: Resident | None = None) -> SubnetEnv:
     from ipam import subnet_env  # a DEL that finds its state file does without
 
-    return subnet_env.load(net_conf.subnet_file, wait_s)
+    return subnet_env.load(net_conf.subnet_file, wait_s, resident)
 
 
 def _state(args: Args, net_conf: NetConf) -> Scratch:

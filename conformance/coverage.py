@@ -1,13 +1,13 @@
-"""`python -m conformance coverage`: docs/spec-coverage.md, clause by clause, for two folders.
+"""`python -m conformance coverage`: docs/spec-coverage.md and docs/user-coverage.md.
 
-Runs the cases that name a clause of clauses.toml, on both folders, and writes for each clause what
-became of them. `--check` writes nothing: it compares the clauses and cases that the page lists with
-those that there are.
+The first goes through the specification clause by clause (clauses.toml), the second through what
+users meet (catalogue.py). Runs the cases that they name on two folders, and writes for each line
+what became of them. `--check` runs and writes nothing: it compares the lines and cases that the
+pages have with those that there are.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -17,8 +17,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conformance import catalogue, pages
 from conformance.case import CASES, PLUGINS, CaseError, load, spread
-from conformance.runner import DEFAULT_BIN, FAILED, LACKING, ROOT, Runner, run_all
+from conformance.options import Parser
+from conformance.pages import Row, Section, outdated
+from conformance.runner import FAILED, Runner, at_least_one, run_all
 from conformance.world import GO_PLUGINS
 
 if TYPE_CHECKING:
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
     from conformance.runner import Verdict
 
 CLAUSES = Path(__file__).parent / "clauses.toml"
-PAGE = ROOT / "docs" / "spec-coverage.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SPEC_PAGE, USER_PAGE = "spec-coverage.md", "user-coverage.md"
 
 INTRODUCTION = """\
 # Coverage of the CNI specification
@@ -70,48 +74,22 @@ def cases_of(clauses: list[dict[str, Any]], cases: list[Case]) -> dict[str, list
     return found
 
 
-def cell(cases: list[Case], verdicts: dict[str, list[Verdict]]) -> str:
-    """Say what became of a clause's cases."""
-    outcomes = [verdict.outcome for case in cases for verdict in verdicts[case.id]]
-    counted = [outcome for outcome in outcomes if outcome != LACKING]
-    if not counted:
-        return "-"
-    failed = counted.count(FAILED)
-    return "**yes**" if not failed else f"{len(counted) - failed} of {len(counted)}"
-
-
-def page(
-    clauses: list[dict[str, Any]],
-    cases: dict[str, list[Case]],
-    columns: list[dict[str, list[Verdict]]],
-    peer: str,
-) -> str:
-    """Write the page."""
-    lines = [INTRODUCTION.format(peer=peer)]
-    section = ""
+def clause_sections(clauses: list[dict[str, Any]], cases: dict[str, list[Case]]) -> list[Section]:
+    """Give the sections of the specification's page."""
+    found: dict[str, list[Row]] = {}
     for clause in clauses:
-        if clause["section"] != section:
-            section = clause["section"]
-            lines += ["", f"## {section}", "", "| clause | level | says that | ours | Go | cases |"]
-            lines.append("|---|---|---|---|---|---|")
-        mine = cases.get(clause["id"], [])
-        if clause["binds"] == "runtime":
-            cells, named = ["", ""], "binds the runtime"
-        elif not mine:
-            cells, named = ["", ""], f"none: {clause['why']}"
-        else:
-            cells = [cell(mine, verdicts) for verdicts in columns]
-            named = ", ".join(f"`{case.id}`" for case in mine)
-        row = [f"`{clause['id']}`", clause["level"], clause["text"], *cells, named]
-        lines.append(f"| {' | '.join(row)} |")
-    failures = differences(columns[1])
-    if failures:
-        lines += ["", "## Where Go's plugins differ from the cases above", "", *failures]
-    return "\n".join(lines) + "\n"
+        named = [case.id for case in cases.get(clause["id"], [])]
+        note = "binds the runtime" if clause["binds"] == "runtime" else clause.get("why", "")
+        if note and clause["binds"] != "runtime":
+            note = f"none: {note}"
+        row = Row(clause["id"], (clause["level"], clause["text"]), named, note)
+        found.setdefault(clause["section"], []).append(row)
+    heads = ("clause", "level", "says that")
+    return [Section(section, heads, rows) for section, rows in found.items()]
 
 
-def differences(verdicts: dict[str, list[Verdict]]) -> list[str]:
-    """List failures, a line for each case, plugin and reason."""
+def differences(verdicts: dict[str, list[Verdict]]) -> str:
+    """List failures under a heading, a line for each case, plugin and reason; or nothing."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for several in verdicts.values():
         for verdict in several:
@@ -121,13 +99,9 @@ def differences(verdicts: dict[str, list[Verdict]]) -> list[str]:
                 reason = re.sub(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "(a MAC)", reason)
                 reason = re.sub(r"veth[0-9a-f]{8}", "veth...", reason)[:240].replace("|", "\\|")
                 found[f"`{case.id}` {plugin}", reason.replace(version, "V")].append(version)
-    return [f"- {what} {', '.join(v)}: {reason}" for (what, reason), v in found.items()]
-
-
-def listed(text: str) -> list[tuple[str, list[str]]]:
-    """Read clauses and their cases from a page."""
-    rows = re.findall(r"^\| `([^`]+)` \|.*\| ([^|]*) \|$", text, re.MULTILINE)
-    return [(name, re.findall(r"`([^`]+)`", cases)) for name, cases in rows]
+    lines = [f"- {what} {', '.join(v)}: {reason}\n" for (what, reason), v in found.items()]
+    heading = "\n## Where Go's plugins differ from the cases above\n\n"
+    return heading + "".join(lines) if lines else ""
 
 
 def verdicts_of(cases: list[Case], bin_dir: Path, jobs: int) -> dict[str, list[Verdict]]:
@@ -139,30 +113,37 @@ def verdicts_of(cases: list[Case], bin_dir: Path, jobs: int) -> dict[str, list[V
 
 
 def main(argv: list[str]) -> int:
-    """Run the verb; 0 if our own column has no failure, or with --check the page is up to date."""
-    options = argparse.ArgumentParser(prog="python -m conformance coverage", description=__doc__)
-    options.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN, help="column `ours`")
+    """Run the verb; 0 if our column has no failure, or with --check the pages are up to date."""
+    options = Parser(prog="python -m conformance coverage", description=__doc__)
     options.add_argument("--peer-dir", type=Path, default=Path(GO_PLUGINS), help="column `Go`")
-    options.add_argument("--output", type=Path, default=PAGE)
-    options.add_argument("--check", action="store_true", help="is the page up to date?")
-    options.add_argument("--jobs", type=int, default=max(1, len(os.sched_getaffinity(0))))
+    options.add_argument("--output", type=Path, default=DOCS, help="folder of the two pages")
+    options.add_argument("--check", action="store_true", help="are the pages up to date?")
+    options.add_argument("--jobs", type=at_least_one, default=len(os.sched_getaffinity(0)))
     args = options.parse_args(argv)
     try:
         clauses = read_clauses()
         everything = load(CASES)
         cases = cases_of(clauses, everything)
+        users = catalogue.sections(everything)
     except CaseError as error:
         print(error, file=sys.stderr)
         return 2
+    spec = clause_sections(clauses, cases)
     if args.check:
-        return check(args.output, clauses, cases)
-    named = [case for case in everything if case.spec]
+        return check(args.output, {SPEC_PAGE: spec, USER_PAGE: users})
+    asked = {name for section in [*spec, *users] for row in section.rows for name in row.cases}
+    named = [case for case in everything if case.id in asked]
     columns = [
         verdicts_of(named, path.resolve(), args.jobs) for path in (args.bin_dir, args.peer_dir)
     ]
-    peer = peer_version(args.peer_dir)
-    args.output.parent.mkdir(exist_ok=True)
-    args.output.write_text(page(clauses, cases, columns, peer), "utf-8")
+    args.output.mkdir(exist_ok=True)
+    introduction = INTRODUCTION.format(peer=peer_version(args.peer_dir))
+    clause_cases = {case.id for several in cases.values() for case in several}
+    text = pages.written(introduction, spec, columns)
+    text += differences({name: v for name, v in columns[1].items() if name in clause_cases})
+    (args.output / SPEC_PAGE).write_text(text, "utf-8")
+    text = pages.written(catalogue.INTRODUCTION, users, columns)
+    (args.output / USER_PAGE).write_text(text, "utf-8")
     bad = [v for several in columns[0].values() for v in several if v.outcome == FAILED]
     for verdict in bad:
         print(f"FAILED {verdict.instance.id}: {verdict.lines[0]}", file=sys.stderr)
@@ -170,22 +151,25 @@ def main(argv: list[str]) -> int:
     with_case = sum(clause["id"] in cases for clause in bound)
     print(
         f"coverage: {len(clauses)} clauses, {len(bound)} bind plugins, {with_case} of these have "
-        f"cases; {len(named)} cases, {len(bad)} runs failed; {args.output}"
+        f"cases; {len(named)} of {len(everything)} cases named; {len(bad)} runs failed"
     )
     return int(bool(bad))
 
 
-def check(output: Path, clauses: list[dict[str, Any]], cases: dict[str, list[Case]]) -> int:
-    """Compare the page with what there is."""
-    wanted = [(c["id"], [case.id for case in cases.get(c["id"], [])]) for c in clauses]
-    found = listed(output.read_text("utf-8")) if output.exists() else []
-    if wanted == found:
-        print(f"coverage: {output.name} lists all {len(clauses)} clauses and their cases")
-        return 0
-    for clause in [name for name, _ in wanted if (name, dict(wanted)[name]) not in found]:
-        print(f"{output}: {clause} is not up to date", file=sys.stderr)
-    print("run: python -m conformance coverage", file=sys.stderr)
-    return 1
+def check(folder: Path, wanted: dict[str, list[Section]]) -> int:
+    """Compare the pages with what there is."""
+    stale = []
+    for name, sections in wanted.items():
+        text = (folder / name).read_text("utf-8") if (folder / name).exists() else ""
+        stale += [f"{folder / name}: {row} is not up to date" for row in outdated(text, sections)]
+    for line in stale:
+        print(line, file=sys.stderr)
+    if stale:
+        print("run: python -m conformance coverage", file=sys.stderr)
+        return 1
+    rows = sum(len(section.rows) for sections in wanted.values() for section in sections)
+    print(f"coverage: {', '.join(wanted)} list all {rows} lines and their cases")
+    return 0
 
 
 def peer_version(folder: Path) -> str:

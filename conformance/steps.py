@@ -61,8 +61,8 @@ class Play:
             if self.instance.version not in step.get("versions", [self.instance.version]):
                 continue
             lines = self._step(step, f"step{position}")
-            verb = step.get("verb", step.get("run", ""))
-            self.failures += [f"step {position} ({verb}): {line}" for line in lines]
+            what = one_line(step.get("verb", step.get("run", "")), 40)
+            self.failures += [f"step {position} ({what}): {one_line(line)}" for line in lines]
             if self.failures:
                 return
 
@@ -98,7 +98,7 @@ class Play:
         argv = ["env", f"PLUGIN={program}", "sh", "-ec", step["run"]]
         if step.get("background"):
             nothing = subprocess.DEVNULL
-            self.world.popen(argv, stdin=nothing, stdout=nothing)
+            self.world.popen(argv, stdin=nothing, stdout=nothing, stderr=nothing)
             return None
         return self.world.run(argv, check=False, timeout=TIME_LIMIT)
 
@@ -107,7 +107,10 @@ class Play:
         if done is None:
             return []
         if done.status != expect.get("status", 0):
-            return [f"the test's own line failed: {done}"]
+            said = (
+                f"status {done.status}: {done.stderr.strip()[-400:]} {done.stdout.strip()[-400:]}"
+            )
+            return [f"the test's own line failed, {said}"]
         self.seen[name] = {"stdout": done.stdout, "stderr": done.stderr}
         wanted = {key: expect[key] for key in ("stdout", "stderr") if key in expect}
         lines = mismatches(wanted, self.seen[name], self.seen)
@@ -218,7 +221,9 @@ class Play:
         status = wanted.get("status", 1 if "error" in wanted else 0)
         if status not in (outcome.status, "any"):
             say = outcome.stdout.strip() or outcome.stderr.strip()[-300:]
-            lines.append(f"exit status of pod {pod}: seen {outcome.status}: {say}")
+            lines.append(
+                f"exit status of pod {pod}: expected {status}, seen {outcome.status}: {say}"
+            )
         return view, lines
 
     def _state(
@@ -253,6 +258,12 @@ class Play:
             time.sleep(0.05)
             state = self.world.state()
         return found
+
+
+def one_line(text: str, most: int = 900) -> str:
+    """Put a text on one line, its end cut off where it is too long to be read."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 def amended(result: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

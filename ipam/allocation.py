@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ipam.request import Request
     from ipam.store import Store
 
+_ROUNDING_S = 1e-6  # of a file's time as a float
 _PROBES = 64  # taken addresses in a row after which one listing is cheaper
 
 
@@ -71,8 +72,8 @@ class Allocation:
         for index, address in enumerate(leased):
             self._store.set_last_reserved(index, address)
         kept = [address for address, one in holding.items() if one == owner]
-        netns = self._args.netns
-        self._store.record(owner, [*leased, *kept], netns_id(netns), netns)
+        args = self._args
+        self._store.record(owner, [*leased, *kept], netns_id(args.netns_file), args.netns)
         return ips
 
     def _lease(
@@ -107,7 +108,7 @@ class Allocation:
             from ipam.witness import Witness
 
             witness = Witness(self._conf.name, self._results_dir)
-            witness.place(self._args.container_id, self._args.netns)
+            witness.place(self._args.container_id, self._args.netns_file)
             if reclaim(self._store, range_set, witness, self._args.note):
                 address = self._reserve(untried(self._store, range_set, last))
         if address is None:
@@ -122,7 +123,8 @@ class Allocation:
         return address
 
     def _reserve(self, addresses: Iterator[Address]) -> Address | None:
-        return self._store.reserve(addresses, owners_of(self._args)[0])
+        owner = owners_of(self._args)[0]
+        return self._store.reserve(addresses, owner, _time_of_call(self._args))
 
     def _check_requested(self, range_set: RangeSet, address: Address) -> None:
         """Refuse what the set never gives, and what somebody holds."""
@@ -177,6 +179,26 @@ class Allocation:
         lease = self._store.lease(str(address))
         if lease is None:
             return True
-        witness = Witness(self._conf.name, self._results_dir)
-        reason = sweep.proof(self._store, lease, witness)
+        reason = _made_by(self._args, lease.mtime)
+        reason = reason or sweep.proof(
+            self._store, lease, Witness(self._conf.name, self._results_dir)
+        )
         return bool(reason) and not sweep.free(self._store, lease, reason, self._args.note)
+
+
+def _time_of_call(args: Args) -> int:
+    """The time that a resident process gave the call, in nanoseconds, or 0: its leases have it.
+
+    A launcher hands it on (``CNI_FLANNEL_CALL`` ends in it) to the plugin that takes over when no
+    answer came: by it that one knows the leases that this very call has made already.
+    """
+    time_ns = args.environ.get("CNI_FLANNEL_CALL", "").rpartition("-")[2]
+    return int(time_ns) if time_ns.isascii() and time_ns.isdigit() and len(time_ns) == 19 else 0
+
+
+def _made_by(args: Args, mtime: float) -> str:
+    """Why a lease of this attachment is known to be the call's own, or ""."""
+    time_ns = _time_of_call(args)
+    if not time_ns or abs(mtime - time_ns / 1e9) > _ROUNDING_S:
+        return ""
+    return "this call leased it, in a process that did not answer"

@@ -65,6 +65,9 @@ def read(name: str, dir_fd: int) -> bytes | None:
         return os.read(fd, 4096)
     except IsADirectoryError:
         return None
+    except OSError as error:
+        error.filename = name  # read(2) knows a descriptor only
+        raise
     finally:
         os.close(fd)
 
@@ -113,12 +116,12 @@ class Draft:
 
     A file without a name (O_TMPFILE, open(2)): SIGKILL leaves nothing of it. File systems that
     have none get a hidden file in the same directory, whose name is no address, so that Go's
-    plugin never takes it for a lease.
+    plugin never takes it for a lease. `time_ns` is what the file's times become; 0 is now.
     """
 
     __slots__ = ("_dir_fd", "_fd", "_named", "inode")
 
-    def __init__(self, dir_fd: int, owner: Owner) -> None:
+    def __init__(self, dir_fd: int, owner: Owner, time_ns: int = 0) -> None:
         self._dir_fd = dir_fd
         self._named = False
         try:
@@ -135,6 +138,8 @@ class Draft:
             content = _LINE_BREAK.join(owner).encode("utf-8", "surrogateescape")
             if os.write(self._fd, content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if time_ns:
+                os.utime(self._fd, ns=(time_ns, time_ns))
             self.inode = os.fstat(self._fd).st_ino
         except BaseException:
             self.__exit__()

@@ -29,7 +29,7 @@ def cmd_add(args: Args, results_dir: str = RESULTS_DIR) -> Result:
     from ipam.request import read_request
 
     conf = Conf(args.conf)
-    request = read_request(conf, args.cni_args, lambda: _node(conf, conf.wait_s))
+    request = read_request(conf, args.cni_args, lambda: _node(conf, conf.wait_s, args))
     result: Result = {"ips": [], "routes": request.routes, "dns": {}}
     if request.resolv_conf:
         from ipam import resolv
@@ -92,7 +92,7 @@ def cmd_check(args: Args) -> None:
 
     conf = Conf(args.conf)
     try:
-        verify.check(args, conf, owners_of(args), lambda: _node(conf, 0.0))
+        verify.check(args, conf, owners_of(args), lambda: _node(conf, 0.0, args))
     except OSError as error:
         raise _failure("failed to check the leases", conf, error) from error
 
@@ -122,7 +122,7 @@ def cmd_status(args: Args, results_dir: str = RESULTS_DIR) -> None:
     from ipam import verify
 
     conf = Conf(args.conf)
-    verify.status(conf, lambda: _node(conf, 0.0), results_dir)
+    verify.status(conf, lambda: _node(conf, 0.0, args), results_dir)
 
 
 def _failure(what: str, conf: Conf, error: OSError) -> CNIError:
@@ -131,7 +131,7 @@ def _failure(what: str, conf: Conf, error: OSError) -> CNIError:
     return io_error(what, f"{conf.data_dir}/{conf.name}", error)
 
 
-def _node(conf: Conf, wait_s: float) -> SubnetEnv:
+def _node(conf: Conf, wait_s: float, args: Args) -> SubnetEnv:
     from ipam import subnet_env  # only when the conf has no ranges of its own
 
-    return subnet_env.load(conf.subnet_file, wait_s)
+    return subnet_env.load(conf.subnet_file, wait_s, args.resident)

@@ -99,9 +99,9 @@ class Store:
                 os.close(self._lock_fd)
             os.close(self.dir_fd)
 
-    def reserve(self, addresses: Iterable[Address], owner: Owner) -> Address | None:
-        """Make a lease of the first address that is free; None when none of them is."""
-        with Draft(self.dir_fd, owner) as draft:
+    def reserve(self, addresses: Iterable[Address], owner: Owner, ns: int = 0) -> Address | None:
+        """Lease the first address that is free; None when none is. The file gets the time `ns`."""
+        with Draft(self.dir_fd, owner, ns) as draft:
             for address in addresses:
                 if self._publish(draft, str(address)):
                     return address

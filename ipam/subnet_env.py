@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from cni.cidr import Prefix
+    from cni.types import Resident
 
 DEFAULT_PATH = "/run/flannel/subnet.env"
 _MAX_BYTES = 65536
@@ -106,10 +107,13 @@ def parse(text: str, path: str) -> SubnetEnv:
     )
 
 
-def load(path: str = DEFAULT_PATH, wait_s: float = 2.0) -> SubnetEnv:
+def load(
+    path: str = DEFAULT_PATH, wait_s: float = 2.0, resident: Resident | None = None
+) -> SubnetEnv:
     """Read the file, waiting at most `wait_s` seconds for it to appear.
 
-    CNIError 11 when it does not, 5 when it cannot be read, 7 when it is wrong.
+    CNIError 11 when it does not, 5 when it cannot be read, 7 when it is wrong. In a resident
+    process it is also 11 when the caller does not wait any more.
     """
     deadline = time.monotonic() + wait_s
     while True:
@@ -119,6 +123,8 @@ def load(path: str = DEFAULT_PATH, wait_s: float = 2.0) -> SubnetEnv:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise _missing(path) from None
+            if resident is not None:
+                resident.require_caller()
             time.sleep(min(_STEP_S, left))  # noqa: TID251 - inotify would need ctypes; rare
         except OSError as error:
             cause = os.strerror(error.errno or 0).lower()

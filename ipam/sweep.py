@@ -11,7 +11,7 @@ from ipam.failure import io_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cni.errors import CNIError
     from ipam.index import Owner
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def dead(store: Store, range_set: RangeSet, witness: Witness) -> Iterator[tuple[Lease, str]]:
     """Give the leases of a range set that nobody can be using, each with the proof."""
-    _place_all(store, witness)
+    _place_all(store, store.leases(), witness)
     for lease in store.leases():
         if range_set.range_of(parse_address(lease.name)) is None:
             continue
@@ -52,8 +52,8 @@ def collect(
     errors: list[CNIError] = []
     containers = {container_id for container_id, _ in valid or ()}
     if valid is None:
-        _place_all(store, witness)
-    for lease in store.leases():
+        _place_all(store, _readable(store, []), witness)  # the next round reports
+    for lease in _readable(store, errors):
         if not lease.content.strip():
             reason = "the file is empty"
         elif valid is None:
@@ -68,11 +68,30 @@ def collect(
     return errors
 
 
+def _readable(store: Store, errors: list[CNIError]) -> Iterator[Lease]:
+    """Give every lease; one on a bad block must not keep the others from being collected.
+
+    Each is read when its turn comes: `free` may have taken it away with another of its owner.
+    """
+    for name in sorted(store.names()):
+        try:
+            lease = store.lease(name)
+        except OSError as error:
+            named = OSError(error.errno, error.strerror, name)
+            errors.append(io_error("failed to read a lease", store.path, named))
+            continue
+        if lease is not None:
+            yield lease
+
+
 def free(store: Store, lease: Lease, reason: str, note: Callable[[str], None]) -> list[CNIError]:
     """Free all that the lease's owner holds, and tell; returns what could not be removed."""
     names = {lease.name}
-    if lease.owner is not None:
-        names.update(str(address) for address in store.held(lease.owner))
+    try:
+        if lease.owner is not None:
+            names.update(str(address) for address in store.held(lease.owner))
+    except OSError as error:  # of another lease, and nobody knows whose that is
+        note(f"took back {lease.name} alone: {store.path}/{error.filename}: {error.strerror}")
     failures = store.release(lease.owner, sorted(names))
     if not failures:
         whose = " ".join(lease.owner).strip() if lease.owner else "nobody"
@@ -86,9 +105,9 @@ def proof(store: Store, lease: Lease, witness: Witness) -> str:
     return witness.proof_of_death(lease.owner, lease.mtime, entry)
 
 
-def _place_all(store: Store, witness: Witness) -> None:
+def _place_all(store: Store, leases: Iterable[Lease], witness: Witness) -> None:
     """Tell the witness where everybody is whose namespace is still at its path."""
-    for lease in store.leases():
+    for lease in leases:
         entry = store.index.read(lease.owner) if lease.owner is not None else None
         if lease.owner is not None and entry is not None and entry.netns_id:
             witness.place(lease.owner[0], entry.netns_path, entry.netns_id)

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     from netlink.nlmsg import Message
 
-RTMGRP_LINK = 0x1
-RTMGRP_IPV6_IFADDR = 0x100
-
 BATCH = 128
 """Requests per ``sendmsg``: all their answers must fit in the receive buffer at once."""
 
@@ -34,13 +31,13 @@ DUMP_ATTEMPTS = 50
 _NETLINK_ROUTE = 0
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER = 1 << 20  # a link costs 3.3 KiB of it; the default holds 64
-_SOL_NETLINK = 270
+SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
 _MSG_TRUNC = 0x20
 _MSG_DONTWAIT = 0x40
-_BUFFER = 1 << 16  # the kernel fills dumps up to 32 KiB; one link with statistics takes 2
+BUFFER = 1 << 16  # the kernel fills dumps up to 32 KiB; one link with statistics takes 2
 _BUFFER_MAX = 1 << 22
 
 
@@ -52,12 +49,12 @@ class Handle:
     def __init__(self, netns_fd: int | None = None) -> None:
         """Open in the namespace ``netns_fd``, or in the thread's own. OSError."""
         self._seq = 0
-        self._buffer = _BUFFER
+        self._buffer = BUFFER
         if netns_fd is None:
-            self._socket = _open()
+            self._socket = open_socket()
         else:
             with netns.entered(netns_fd):
-                self._socket = _open()
+                self._socket = open_socket()
 
     def __enter__(self) -> Self:
         return self
@@ -247,44 +244,14 @@ class Handle:
             raise
 
 
-class Events:
-    """What changes in a namespace, from the moment this is made."""
-
-    __slots__ = ("_socket",)
-
-    def __init__(self, group: int, netns_fd: int | None = None) -> None:
-        """Subscribe to an RTMGRP_* in the namespace ``netns_fd``, or in the thread's own."""
-        if netns_fd is None:
-            self._socket = _open()
-        else:
-            with netns.entered(netns_fd):
-                self._socket = _open()
-        self._socket.bind((0, group))
-
-    def wait(self, timeout_s: float | None) -> list[Message]:
-        """Wait for the next ones; none when there were none in time. OSError if some were lost."""
-        self._socket.settimeout(timeout_s)
-        try:
-            return nlmsg.unpack(self._socket.recv(_BUFFER))
-        except (TimeoutError, BlockingIOError):  # the latter if the time is 0
-            return []
-
-    def fileno(self) -> int:
-        """Descriptor, for poll(2)."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """End the subscription."""
-        self._socket.close()
-
-
-def _open() -> socket.socket:
+def open_socket() -> socket.socket:
+    """Open a netlink route socket in the thread's own namespace, with all options set. OSError."""
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
     # Each of them is newer than what is asked of a kernel otherwise: without, errors have no
     # text, acknowledgements are longer, and dumps are filtered here.
     for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
         try:
-            opened.setsockopt(_SOL_NETLINK, option, 1)
+            opened.setsockopt(SOL_NETLINK, option, 1)
         except OSError as error:
             if error.errno != errno.ENOPROTOOPT:
                 opened.close()

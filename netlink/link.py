@@ -27,6 +27,7 @@ RTM_NEWNSID = 88
 RTM_GETNSID = 90
 
 IFF_UP = 0x1
+IFF_RUNNING = 0x40
 IFF_PROMISC = 0x100
 IF_OPER_UP = 6
 
@@ -52,6 +53,7 @@ IFLA_BRPORT_STATE = 1
 IFLA_BRPORT_MODE = 4  # hairpin
 IFLA_BRPORT_ISOLATED = 33
 
+BR_STATE_DISABLED = 0
 BR_STATE_FORWARDING = 3
 RTEXT_FILTER_SKIP_STATS = 8
 NETNSA_NSID = 1
@@ -132,6 +134,11 @@ class Link:
         """Whether the link is administratively up."""
         return bool(self.flags & IFF_UP)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it sends: operstate (RFC 2863) up, or unknown for a link that keeps none."""
+        return bool(self.flags & IFF_RUNNING)
+
 
 def _port(info: dict[int, bytes]) -> Port | None:
     if to_text(info.get(IFLA_INFO_SLAVE_KIND)) != "bridge":
@@ -151,6 +158,22 @@ def paired(a: Link, b: Link) -> bool:
     ``Handle.nsid`` of the other end's namespace.
     """
     return a.kind == b.kind == "veth" and a.link == b.index and b.link == a.index
+
+
+def end_of(message: Message) -> int:
+    """Read of an event which link is gone: the ifindex, or 0 if it tells of something else.
+
+    The RTM_DELLINK of a link's being a bridge's port no more has the family AF_BRIDGE.
+    """
+    if message.type != RTM_DELLINK or len(message.body) < IFINFO.size or message.body[0] != 0:
+        return 0
+    index: int = IFINFO.unpack_from(message.body)[2]
+    return index
+
+
+def group_of(message: Message) -> int:
+    """Read of an RTM_NEWLINK nothing but the link's group (IFLA_GROUP)."""
+    return to_int(parse_attrs(message.body, IFINFO.size).get(IFLA_GROUP))
 
 
 def get_link(link: int | str) -> Message:

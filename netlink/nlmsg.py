@@ -5,11 +5,12 @@ Must not know: what any message means (that is ``rtnl``), or how it travels (``h
 
 The rule of every decoder here and in the files built on it: a value, or ValueError (the bytes
 are not what the kernel's headers describe), or NetlinkError (the kernel said no). Nothing else.
-Imports os, struct, sys.
+Imports errno, os, struct, sys.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import sys
@@ -37,6 +38,9 @@ NLMSGERR_ATTR_OFFS = 2
 MAX_ERRNO = 4095
 """The largest error number the kernel returns (linux/err.h)."""
 
+GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO)
+"""What the kernel answers to a removal of what is not there."""
+
 _U16_MAX = 0xFFFF
 _U32_MAX = 0xFFFFFFFF
 
@@ -58,8 +62,8 @@ class NetlinkError(OSError):
     the same batch, in order. What neither names was carried out.
     """
 
-    def __init__(self, errno: int, text: str = "", offset: int | None = None) -> None:
-        super().__init__(errno, os.strerror(errno))
+    def __init__(self, number: int, text: str = "", offset: int | None = None) -> None:
+        super().__init__(number, os.strerror(number))
         self.text = text
         self.offset = offset
         self.position = 0

@@ -1,20 +1,30 @@
 #!/usr/bin/env bash
 # Install a built folder next to a running kubelet and container runtime, without a moment at which a call fails.
 #
-#   install.sh FROM [DIR]      FROM: the built folder; DIR: /opt/cni/bin
+#   install.sh [--resident] FROM [DIR]      FROM: the built folder; DIR: /opt/cni/bin
 #
 # Order is everything. The contents directory comes first, complete, under a name that holds its build; then each
 # executable by temp + rename, which from then on starts with the new contents. Calls that run meanwhile keep
 # the executable and the contents that they started with: an old contents directory goes only when no process uses it.
+#
+# With --resident the executables in DIR are the launchers, and all the rest is in DIR/cni-flannel: it comes first.
+# Then the systemd units, where systemd runs: the socket is enabled, and a resident process of before ends.
 set -euo pipefail
 
 die() { printf 'install: %s\n' "$*" >&2; exit 1; }
 
-[[ $# -ge 1 && $# -le 2 && -d $1 ]] || die "usage: install.sh FROM [DIR]"
+resident=
+if [[ ${1:-} == --resident ]]; then
+    resident=1
+    shift
+fi
+[[ $# -ge 1 && $# -le 2 && -d $1 ]] || die "usage: install.sh [--resident] FROM [DIR]"
 from=$(cd "$1" && pwd -P)
+here=$(cd "${BASH_SOURCE[0]%/*}" && pwd -P)
 mkdir -p "${2:-/opt/cni/bin}"
 dir=$(cd "${2:-/opt/cni/bin}" && pwd -P)
 programs=(flannel host-local)
+units=/etc/systemd/system
 
 contents=("$from"/.cni-flannel-*)
 [[ ${#contents[@]} -eq 1 && -f ${contents[0]}/MARKER ]] || die "$from holds no built plugins: run ./build.sh"
@@ -89,10 +99,76 @@ remove_older_contents() {
     done
 }
 
-put_contents
-for program in "${programs[@]}"; do
-    put_file "$from/$program" "$dir/$program"
-    answers "$dir/$program" || die "$dir/$program does not answer VERSION"
-done
-remove_older_contents
-printf 'install: %s and %s are in %s (%s)\n' "${programs[@]}" "$dir" "$(<"$dir/$name/MARKER")"
+# The pair into a folder: `dir` is where the functions above work.
+put_pair() {
+    local dir=$1 program
+    mkdir -p "$dir"
+    put_contents
+    for program in "${programs[@]}"; do
+        put_file "$from/$program" "$dir/$program"
+        answers "$dir/$program" || die "$dir/$program does not answer VERSION"
+    done
+    remove_older_contents
+}
+
+# A launcher that knows the folder of the pair: written over the place that it keeps for it (launcher.c).
+put_launcher() {
+    local tag=CNI_FLANNEL_FROZEN= place folder=$dir/cni-flannel
+    place=$(grep -abo -m1 "$tag" "$from/launcher/$1") || die "$from/launcher/$1 is no launcher: run ./build.sh"
+    [[ ${#folder} -le 1000 ]] || die "$folder has ${#folder} bytes, and launchers have room for 1000"
+    cp "$from/launcher/$1" "$temporary"
+    printf '%s\0' "$folder" |
+        dd of="$temporary" bs=1 seek=$((${place%%:*} + ${#tag})) conv=notrunc status=none
+    chmod 0755 "$temporary"
+    mv -fT "$temporary" "$dir/$1"
+    answers "$dir/$1" || die "$dir/$1 does not answer VERSION"
+}
+
+put_units() {
+    local unit
+    for unit in cni-flannel.socket cni-flannel.service; do
+        sed "s#@FOLDER@#$dir/cni-flannel#g" "$here/systemd/$unit" >"$temporary"
+        chmod 0644 "$temporary"
+        mv -fT "$temporary" "$1/$unit"
+    done
+}
+
+# The socket first: a process of before would not let go of it, and the next one is started by a call.
+start_service() {
+    put_units "$units"
+    systemctl daemon-reload
+    systemctl enable cni-flannel.socket
+    systemctl stop cni-flannel.service
+    systemctl restart cni-flannel.socket
+    printf 'install: cni-flannel.socket is enabled; the first call starts cni-flannel.service\n'
+}
+
+install_resident() {
+    local program folder=$dir/cni-flannel
+    [[ -x $from/launcher/flannel ]] || die "$from has no launchers: it was built without a C compiler"
+    put_pair "$folder"
+    put_file "$here/../docs/resident.md" "$folder/resident.md"
+    for program in "${programs[@]}"; do
+        put_launcher "$program"
+    done
+    name='' remove_older_contents # of a pair that was here itself, be it the same build
+    printf 'install: launchers %s and %s are in %s, the pair in %s (%s)\n' "${programs[@]}" "$dir" "$folder" \
+        "$(<"$folder/$name/MARKER")"
+    if [[ -d /run/systemd/system ]]; then
+        start_service
+    else
+        put_units "$folder"
+        printf 'install: no systemd runs here. Let a supervisor of yours start, as root and in the network of the host:\n'
+        printf 'install:     %s serve\n' "$folder/flannel"
+        printf 'install: until it runs, the launchers do each call themselves. See %s/resident.md\n' "$folder"
+    fi
+}
+
+if [[ -n $resident ]]; then
+    install_resident
+else
+    put_pair "$dir"
+    printf 'install: %s and %s are in %s (%s)\n' "${programs[@]}" "$dir" "$(<"$dir/$name/MARKER")"
+    [[ ! -d $dir/cni-flannel ]] ||
+        printf 'install: %s/cni-flannel is of resident mode, which the plugins do not use any more\n' "$dir"
+fi

@@ -12,7 +12,7 @@ from cni.errors import ADDRESS_TAKEN, KERNEL_REFUSED, CNIError, Interrupted
 from cni_flannel.bridge import layer3 as l3
 from cni_flannel.bridge import links, node, plan, steps
 from cni_flannel.bridge.conf import HOST_LOCAL
-from cni_flannel.bridge.ends import Ends, random_mac
+from cni_flannel.bridge.ends import Ends, mac_of_call, random_mac
 from cni_flannel.bridge.steps_rules import CheckSourceMAC, Masquerade
 
 TYPE_CHECKING = False
@@ -34,8 +34,10 @@ def add(args: Args, conf: BridgeConf, ipam: Plugin | None) -> dict[str, Any]:
     attachment = Attachment(conf.name, args.container_id, args.ifname)
     has_room = False
     try:
-        with Ends.both(args.netns, alone=True) as ends:
-            name, cleared = links.make_room(ends, attachment)
+        with Ends.both(args, alone=True) as ends:
+            if args.resident is not None:
+                args.resident.require_caller()  # it may be long since the call came
+            name, cleared = links.make_room(ends, attachment, mac_of_call(args.environ))
             has_room = True
             if cleared:
                 args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
@@ -125,7 +127,7 @@ def _release(args: Args, ipam: Plugin | None) -> None:
 def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3) -> dict[str, Any]:
     """Make the attachment.  Its result is ready before: nothing can fail after the last step."""
     bridge = _prepare(args, conf, ends, layer3)
-    macs = random_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
+    macs = mac_of_call(args.environ) or random_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
     interfaces = plan.interfaces(conf, args, bridge, name=name, macs=macs)
     if conf.vlan and conf.is_gateway:
         interfaces += _vlan_interface(ends, conf)
@@ -137,6 +139,10 @@ def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3)
     if conf.macspoofchk:
         todo.append(CheckSourceMAC(attachment, name, macs[1], args.environ))
     todo += plan.attach(conf, attachment, layer3, bridge, name=name, macs=macs)
+    if args.resident is not None:
+        from cni_flannel.bridge.steps_call import CallerWaits  # a process per call has its signals
+
+        todo.append(CallerWaits(args.resident))
     result = plan.result(conf, layer3, interfaces)
     steps.run(todo, ends, args.note if args.debug else None)
     return result

@@ -12,20 +12,21 @@ import os
 
 from cni import errors
 from cni.errors import CNIError
-from netlink import netns
-from netlink.handle import RTMGRP_IPV6_IFADDR, Events, Handle
-from netlink.nlmsg import NetlinkError
+from netlink import netns, rtnl
+from netlink.handle import Handle
+from netlink.nlmsg import GONE, NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
+    from cni.types import Args, Resident
+    from netlink.events import Events
     from netlink.nlmsg import Message
 
 ALONE_TIMEOUT_S = 10.0
-_GONE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO)
 
 
 class Ends:
@@ -35,11 +36,12 @@ class Ends:
     manager: what the kernel refuses inside and nobody has explained becomes CNIError 101.
     """
 
-    __slots__ = ("_pod", "host", "netns_fd")
+    __slots__ = ("_pod", "_resident", "host", "netns_fd")
 
-    def __init__(self, netns_fd: int = -1) -> None:
+    def __init__(self, netns_fd: int = -1, resident: Resident | None = None) -> None:
         self.netns_fd = netns_fd
         self._pod: Handle | None = None
+        self._resident = resident
         try:
             self.host = Handle()
         except OSError as error:
@@ -48,7 +50,7 @@ class Ends:
             raise refused(error) from error
 
     @classmethod
-    def both(cls, netns_path: str, *, alone: bool = False) -> Ends:
+    def both(cls, args: Args, *, alone: bool = False) -> Ends:
         """Open both ends; CNIError 8 if the pod's namespace cannot be opened.
 
         With ``alone`` wait until no other call has the namespace alone: what looks like a
@@ -57,33 +59,33 @@ class Ends:
         does not come in ``ALONE_TIMEOUT_S``.
         """
         try:
-            fd = netns.open(netns_path)
+            fd = netns.open(args.netns_file)
         except OSError as error:
             raise CNIError(
                 errors.INVALID_NETNS,
-                f'failed to open netns "{netns_path}": {error}',
+                f'failed to open netns "{args.netns}": [Errno {error.errno}] {error.strerror}',
                 "the container is gone or was never started: the runtime has to make a new one",
             ) from error
         try:
             if alone:
-                _lock(fd, netns_path)
+                _lock(fd, args.netns)
         except BaseException:
             os.close(fd)
             raise
-        return cls(fd)
+        return cls(fd, args.resident)
 
     @classmethod
-    def surviving(cls, netns_path: str) -> Ends:
+    def surviving(cls, args: Args) -> Ends:
         """Open the host's end, and the pod's if its namespace still exists."""
-        if not netns_path:
-            return cls()
+        fd = -1
         try:
-            fd = netns.open(netns_path)
+            if args.netns_file:
+                fd = netns.open(args.netns_file)
         except (FileNotFoundError, NotADirectoryError, netns.NotANamespace):
-            return cls()
+            pass
         except OSError as error:
             raise refused(error) from error
-        return cls(fd)
+        return cls(fd, args.resident)
 
     @property
     def has_pod(self) -> bool:
@@ -103,7 +105,15 @@ class Ends:
 
     def pod_address_events(self) -> Events:
         """What happens to the pod's IPv6 addresses from now on."""
+        from netlink.events import RTMGRP_IPV6_IFADDR, Events  # for enabledad alone
+
         return Events(RTMGRP_IPV6_IFADDR, self.netns_fd)
+
+    def host_link_events(self) -> Events:
+        """What happens to the host's links from now on."""
+        from netlink.events import RTMGRP_LINK, Events  # for older kernels alone
+
+        return Events(RTMGRP_LINK)
 
     def host_index(self, name: str) -> int:
         """The ifindex of a host link; NetlinkError ENODEV if there is none."""
@@ -118,16 +128,19 @@ class Ends:
         return _drop(self.host, removals)
 
     def drop_link(self, index: int, *removals: Message) -> None:
-        """Carry out removals, the last of which is the host's link ``index``; gone is fine.
+        """Delete the host's link ``index``, after these removals; what is gone is fine.
 
         Returns when the link is gone for everybody, without the kernel's wait after that.
         """
+        if self._resident is not None:
+            self._resident.delete_link(index, removals)
+            return
         from cni_flannel.kernel import handover  # for DEL alone
 
         def work() -> None:
             # The child's own: two processes on one socket take each other's answers.
             with Handle() as own:
-                _drop(own, removals)
+                _drop(own, [*removals, rtnl.del_link(index)])
 
         handover.run(work, index)
 
@@ -158,7 +171,7 @@ def _drop(handle: Handle, removals: Sequence[Message]) -> bool:
         handle.execute(*removals)
     except NetlinkError as error:
         for refusal in (error, *error.also):
-            if refusal.errno not in _GONE:
+            if refusal.errno not in GONE:
                 raise refusal from None
         return False
     return True
@@ -195,5 +208,21 @@ def _index(handle: Handle, name: str) -> int:
 
 def random_mac() -> str:
     """A random unicast MAC, marked as locally administered (IEEE 802, 48-bit addresses)."""
-    octets = os.urandom(6)
+    return _local_mac(os.urandom(6))
+
+
+def mac_of_call(environ: Mapping[str, str]) -> str:
+    """The MAC of what this call makes on the host, if a launcher gave the call a name; else "".
+
+    ``CNI_FLANNEL_CALL`` begins with 12 random hex digits.  A link that has them is this call's own,
+    made by a resident process that died before it could answer.
+    """
+    try:
+        octets = bytes.fromhex(environ.get("CNI_FLANNEL_CALL", "")[:12])
+    except ValueError:
+        return ""
+    return _local_mac(octets) if len(octets) == 6 else ""
+
+
+def _local_mac(octets: bytes) -> str:
     return bytes([octets[0] & 0xFC | 0x02, *octets[1:]]).hex(":")

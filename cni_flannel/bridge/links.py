@@ -42,14 +42,17 @@ def find(host: Handle, attachment: Attachment) -> tuple[Link | None, str]:
     )
 
 
-def make_room(ends: Ends, attachment: Attachment) -> tuple[str, bool]:
+def make_room(ends: Ends, attachment: Attachment, own_mac: str = "") -> tuple[str, bool]:
     """Name the host veth of a new attachment, after clearing what a killed ADD left of it.
 
+    A complete one with ``own_mac`` is this call's own too, whose answer never reached the caller.
     Returns the name and whether something was cleared.  AlreadyAttached (4) if the attachment is
     complete; CNIError 4 if the pod's interface exists and is not what a killed ADD left.
     """
     host_link, name = find(ends.host, attachment)
-    if host_link is not None and host_link.alias == attachment.alias(adding=True):
+    if host_link is not None and (
+        host_link.alias == attachment.alias(adding=True) or host_link.mac == own_mac
+    ):
         ends.drop(rtnl.del_link(host_link.index))
         return name, True
     pod_link = ends.pod.get_link(attachment.ifname)

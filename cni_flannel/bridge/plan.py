@@ -19,7 +19,8 @@ from cni_flannel.bridge.steps_node import (
     MoveAddress,
     RepairBridge,
 )
-from cni_flannel.bridge.steps_pod import AddVeth, ConfigurePod, Finish, PodSysctls, PortVlans
+from cni_flannel.bridge.steps_pod import AddVeth, ConfigurePod, Finish, PodSysctls
+from cni_flannel.bridge.steps_port import AwaitPort, PortVlans
 from netlink.link import IFF_PROMISC
 
 TYPE_CHECKING = False
@@ -148,6 +149,7 @@ def attach(
             from cni_flannel.bridge.steps_dad import DetectDuplicates  # rarely asked for
 
             steps.append(DetectDuplicates(ifname, layer3.addresses))
+        steps.append(AwaitPort(name, bridge))
     on_link = [prefix.address for prefix in layer3.addresses] if layer3.gateways else []
     steps.append(Finish(attachment, name, bridge, [] if conf.vlan else on_link))
     return steps

@@ -1,13 +1,13 @@
-"""Steps on one attachment: the veth pair, its port, the pod's interface.  Each can be undone.
+"""Steps on one attachment: the veth pair, the pod's interface.  Each can be undone.
 
-Imports: errno, ``kernel``.
+Imports: errno, ``netlink``.
 """
 
 from __future__ import annotations
 
 import errno
 
-from cni_flannel.bridge.steps import VLAN_FILTERING, Step
+from cni_flannel.bridge.steps import Step
 from netlink import rtnl, sysctl
 from netlink.nlmsg import NetlinkError
 
@@ -98,38 +98,6 @@ class AddVeth(Step):
         found = ends.host.get_link(self.name) if self.made else None
         if found is not None and self.attachment.owns(found.alias):
             ends.drop(rtnl.del_link(found.index))
-
-
-class PortVlans(Step):
-    """Say which VLANs the port carries: one untagged, any number tagged."""
-
-    __slots__ = ("drop_default", "name", "tagged", "untagged")
-    remedy = VLAN_FILTERING
-
-    def __init__(
-        self, name: str, untagged: int, tagged: Sequence[tuple[int, int]], *, drop_default: bool
-    ) -> None:
-        self.name = name
-        self.untagged = untagged
-        self.tagged = list(tagged)
-        self.drop_default = drop_default
-
-    def describe(self) -> list[str]:
-        gone = [f"bridge vlan del dev {self.name} vid 1"] if self.drop_default else []
-        own = [f"bridge vlan add dev {self.name} vid {self.untagged} pvid untagged"]
-        more = [
-            f"bridge vlan add dev {self.name} vid {first}-{last}" for first, last in self.tagged
-        ]
-        return [*gone, *own, *more]
-
-    def apply(self, ends: Ends) -> None:
-        index = ends.host_index(self.name)
-        if self.drop_default:
-            ends.drop(rtnl.del_port_vlan(index, 1))
-        ends.host.execute(
-            *(rtnl.add_port_vlan(index, first, vid_end=last) for first, last in self.tagged),
-            rtnl.add_port_vlan(index, self.untagged, pvid=True, untagged=True),
-        )
 
 
 class PodSysctls(Step):

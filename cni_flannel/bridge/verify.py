@@ -38,7 +38,7 @@ def check(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
             "Required prevResult missing",
             "CHECK needs the result of the ADD: the runtime has to pass it as 'prevResult'",
         )
-    with Ends.both(args.netns) as ends:
+    with Ends.both(args) as ends:
         found = list(_differences(args, conf, prev_result, ends))
     what = f"check {args.ifname} of container {args.container_id}"
     problems = []

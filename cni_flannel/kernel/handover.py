@@ -6,7 +6,7 @@ RTM_DELLINK is sent after one, the rest is the wait for RCU until its memory can
 tells everybody that the link is gone.  The child does nothing else; it ends by itself, adopted
 by init or by the runtime, as the processes of containers do.
 
-Knows: fork(2), pipe(2), RTM_DELLINK of ``handle.Events``.  Must not know: which link, and why.
+Knows: fork(2), pipe(2), RTM_DELLINK of ``events``.  Must not know: which link, and why.
 Imports errno, os, cni.native; select when called.
 """
 
@@ -16,14 +16,12 @@ import errno
 import os
 
 from cni.native import Held
-from netlink import handle, link
+from netlink import events, rtnl
 from netlink.nlmsg import NetlinkError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from netlink.nlmsg import Message
 
 
 def run(work: Callable[[], object], index: int) -> None:
@@ -34,7 +32,7 @@ def run(work: Callable[[], object], index: int) -> None:
     Where no child can be had, ``work`` is done here, all of it.
     """
     try:
-        events = handle.Events(handle.RTMGRP_LINK)
+        heard = events.Events(events.RTMGRP_LINK)
         answer, answer_of_child = os.pipe2(os.O_CLOEXEC)
     except OSError:
         work()
@@ -47,11 +45,11 @@ def run(work: Callable[[], object], index: int) -> None:
     try:
         if pid < 0:
             work()
-        elif not _is_gone(events, index, answer):
+        elif not _is_gone(heard, index, answer):
             _finish(pid, answer)
     finally:
         os.close(answer)
-        events.close()
+        heard.close()
 
 
 def _fork() -> int:
@@ -73,30 +71,23 @@ def _be_the_child(work: Callable[[], object], answer: int) -> None:
         os._exit(0)  # noqa: TID251 - not through the parent's way out
 
 
-def _is_gone(events: handle.Events, index: int, answer: int) -> bool:
+def _is_gone(heard: events.Events, index: int, answer: int) -> bool:
     """Wait for the link's end (True), or the child's (False), whichever comes first."""
     import select  # only here
 
     poll = select.poll()
-    poll.register(events.fileno(), select.POLLIN)
+    poll.register(heard.fileno(), select.POLLIN)
     poll.register(answer, select.POLLIN)
     while True:
         ready = [fd for fd, _ in poll.poll()]
-        if events.fileno() in ready:
+        if heard.fileno() in ready:
             try:
-                if any(_tells_end(message, index) for message in events.wait(0)):
+                if any(rtnl.end_of(message) == index for message in heard.wait(0)):
                     return True
             except OSError:  # some were lost, perhaps this one
-                poll.unregister(events.fileno())
+                poll.unregister(heard.fileno())
         if answer in ready:
             return False
-
-
-def _tells_end(message: Message, index: int) -> bool:
-    """Whether it is the RTM_DELLINK of the link itself, not of its being a bridge's port."""
-    if message.type != link.RTM_DELLINK or not message.body or message.body[0] != 0:
-        return False
-    return link.Link.decode(message).index == index
 
 
 def _finish(pid: int, answer: int) -> None:

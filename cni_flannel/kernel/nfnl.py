@@ -41,6 +41,7 @@ _UDATA_RULE_COMMENT = 0  # libnftnl/udata.h
 
 _NFGENMSG = struct.Struct("=BBH")  # family, version 0, resource id
 _RECEIVE = 65536
+DUMP_ATTEMPTS = 20
 
 _ABSENT = (
     errno.ENOENT,
@@ -103,9 +104,12 @@ class Ruleset:
             return True
 
     def rules(self, family: int, table: str, chain: str, comment: str = "") -> list[Rule]:
-        """Return the chain's rules whose comment begins so, in order; none without the chain."""
+        """Return the chain's rules whose comment begins so, in order; none without the chain.
+
+        CNIError when other programs change the ruleset during each of several reads.
+        """
         attrs = nlmsg.attr(_NFTA_RULE_TABLE, table) + nlmsg.attr(_NFTA_RULE_CHAIN, chain)
-        while True:
+        for _ in range(DUMP_ATTEMPTS):
             answer = self._ask(_NFT_MSG_GETRULE, nlmsg.NLM_F_DUMP, family, attrs)
             if not any(message.flags & nlmsg.NLM_F_DUMP_INTR for message in answer):
                 return [
@@ -114,6 +118,13 @@ class Ruleset:
                     for rule in _rules_of(message, chain)
                     if rule.comment.startswith(comment)
                 ]
+        raise CNIError(
+            KERNEL_REFUSED,
+            f'read nftables: chain "{chain}" of table "{table}" changed during each of '
+            f"{DUMP_ATTEMPTS} reads",
+            "another program rewrites the rules without a pause: look for it with 'nft monitor'; "
+            "the call can be repeated",
+        )
 
     def _ask(self, kind: int, flags: int, family: int, attrs: bytes) -> list[nlmsg.Message]:
         """Send one request and gather its answers; [] when what it names is missing."""

@@ -12,7 +12,6 @@ it counts as complete, and DEL and ADD after it must work.
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 from conformance.stress import injection, pool
@@ -60,13 +59,8 @@ def kills(scene: Scene, ways: list[str], every: int) -> list[Kill]:
 def try_kill(scene: Scene, kill: Kill) -> Tally:
     """Kill once, go on as the runtime would; what was wrong."""
     counts = {"kills tried": 1}
-    try:
-        problems = _try_kill(scene, kill, counts)
-    except subprocess.TimeoutExpired as error:
-        problems = [f"no end after {error.timeout:g} s"]
-    if problems:
-        counts["leaks"] = int(any(problem.startswith(_LEAKS) for problem in problems))
-        scene.restart()
+    problems = scene.bounded(lambda: _try_kill(scene, kill, counts))
+    counts["leaks"] = int(any(problem.startswith(_LEAKS) for problem in problems))
     where = f"{scene.kind} {kill.way} at {kill.place}"
     return Tally(counts, [f"{where}: {problem}" for problem in problems])
 

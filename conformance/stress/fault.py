@@ -9,7 +9,6 @@ is well. `--follow` strikes them too (a Go plugin's delegates are such programs)
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 from conformance.stress import injection, pool
@@ -65,12 +64,7 @@ def faults(scene: Scene, errors: list[str], every: int, *, follow: bool) -> list
 def try_fault(scene: Scene, fault: Fault) -> Tally:
     """Inject once; what was wrong."""
     counts = {"errors injected": 1}
-    try:
-        problems = _try_fault(scene, fault, counts)
-    except subprocess.TimeoutExpired as error:
-        problems = [f"no end after {error.timeout:g} s"]
-    if problems:
-        scene.restart()
+    problems = scene.bounded(lambda: _try_fault(scene, fault, counts))
     where = f"{scene.kind} {fault.victim} {fault.error} at {fault.place}"
     return Tally(counts, [f"{where}: {problem}" for problem in problems])
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from typing import TYPE_CHECKING, Any, Self
 
 from conformance.stress.verdict import brief
 from conformance.world import World, WorldError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from conformance.world import Outcome
@@ -53,7 +54,12 @@ def network(kind: str, plugin: str) -> dict[str, Any]:
 
 
 class Scene:
-    """A world with one network and a pod; a context manager."""
+    """A world with one network and a pod; a context manager.
+
+    A call that takes longer than `deadline_s` is killed: subprocess.TimeoutExpired.
+    """
+
+    deadline_s = DEADLINE_S
 
     def __init__(self, bin_dir: Path, kind: str, plugin: str = "flannel") -> None:
         self.kind = kind
@@ -115,8 +121,18 @@ class Scene:
             json.dumps(self.conf | changes),
             environ,
             check=False,
-            timeout=DEADLINE_S,
+            timeout=self.deadline_s,
         )
+
+    def bounded(self, trial: Callable[[], list[str]]) -> list[str]:
+        """Give the problems of a trial; no end is one. After any, everything is made as new."""
+        try:
+            problems = trial()
+        except subprocess.TimeoutExpired as error:
+            problems = [f"no end after {error.timeout:g} s"]
+        if problems:
+            self.restart()
+        return problems
 
     def left(self) -> list[str]:
         """Tell what the attachment has left, and what was taken away with it."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flanneld.kernel.entries import RTPROT_FLANNEL, RTPROT_OF_GO
-from netlink import handle
+from netlink import events
 from netlink.inet import RTM_DELROUTE, RTM_NEWROUTE
 from netlink.link import RTM_DELLINK, RTM_NEWLINK, Link
 
@@ -28,10 +28,10 @@ RTMGRP_IPV4_ROUTE = 0x40
 RTMGRP_IPV6_ROUTE = 0x400
 
 GROUPS = (
-    handle.RTMGRP_LINK
+    events.RTMGRP_LINK
     | RTMGRP_NEIGH
     | RTMGRP_IPV4_IFADDR
-    | handle.RTMGRP_IPV6_IFADDR
+    | events.RTMGRP_IPV6_IFADDR
     | RTMGRP_IPV4_ROUTE
     | RTMGRP_IPV6_ROUTE
 )
@@ -64,12 +64,12 @@ class Events:
     def __init__(self, changed: Callable[[], None], watched: Callable[[], Watched]) -> None:
         self._changed = changed
         self._watched = watched
-        self._source: handle.Events | None = None
+        self._source: events.Events | None = None
         self._pending: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Subscribe. OSError."""
-        self._source = handle.Events(GROUPS)
+        self._source = events.Events(GROUPS)
         asyncio.get_running_loop().add_reader(self._source.fileno(), self._read)
 
     def close(self) -> None:

@@ -73,6 +73,11 @@ def test_the_budget_can_be_broken(module: str, tmp_path: Path) -> None:
     assert module in over_budget(loaded_by("offender", tmp_path))
 
 
+@pytest.mark.parametrize("module", ENTRY_POINTS)
+def test_a_process_per_call_loads_nothing_of_the_resident_one(module: str) -> None:
+    assert {name for name in loaded_by(module) if "resident" in name} == set()
+
+
 def test_host_local_does_not_load_the_other_plugin() -> None:
     assert {name for name in loaded_by("ipam.__main__") if name.startswith("cni_flannel")} == set()
 
@@ -90,7 +95,12 @@ def module_level_imports(file: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "file",
-    sorted(file for folder in OURS for file in (ROOT / folder).rglob("*.py")),
+    sorted(
+        file
+        for folder in OURS
+        for file in (ROOT / folder).rglob("*.py")
+        if file.parent.name != "resident"  # loaded once, by a process that stays
+    ),
     ids=lambda file: str(file.relative_to(ROOT)),
 )
 def test_every_module_keeps_the_budget(file: Path) -> None:

@@ -1,39 +1,74 @@
-"""`python -m tests.fuzz [--inputs N] [--target NAME]...`: many inputs for every reader."""
+"""`python -m tests.fuzz [--inputs N] [--target NAME]... [--atheris]`: many inputs for every reader.
+
+With `--atheris` the inputs are not drawn but bred: what reaches new lines of our code is changed
+and tried again (`pip install --group fuzz`).
+"""
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
 
-from conformance.stress.figure import Figure
+from conformance.stress.figure import Figure, Tally
 from conformance.stress.pool import spread
 from tests.fuzz.batches import Nothing, fuzz
 from tests.fuzz.targets import TARGETS
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 _BATCH = 2000
+# Long enough for hypothesis to build a whole conf from, and so from the first input on.
+_SIZE = ("-max_len=4096", "-len_control=0")
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=200_000)
     parser.add_argument("--target", action="append", choices=TARGETS)
+    parser.add_argument("--atheris", action="store_true", help="breed the inputs by coverage")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args(argv)
     names = args.target or list(TARGETS)
-    figure = Figure("in-process fuzz", ("inputs",), as_json=args.json)
     each = -(-args.inputs // len(names))
-    batches = [
-        (name, min(_BATCH, each - start), args.seed + start)
-        for start in range(0, each, _BATCH)
-        for name in names
-    ]
-    for tally in spread(args.jobs, Nothing, (), fuzz, batches):
+    kind = "bred" if args.atheris else "in-process"
+    figure = Figure(f"{kind} fuzz", ("inputs",), as_json=args.json)
+    for tally in (bred if args.atheris else drawn)(names, each, args.jobs, args.seed):
         figure.add(tally)
         figure.progress(f"{figure.counts['inputs']} of {args.inputs}")
     return figure.finish()
+
+
+def drawn(names: list[str], each: int, jobs: int, seed: int) -> Iterator[Tally]:
+    """Let hypothesis draw `each` inputs for every target."""
+    batches = [
+        (name, min(_BATCH, each - start), seed + start)
+        for start in range(0, each, _BATCH)
+        for name in names
+    ]
+    return spread(jobs, Nothing, (), fuzz, batches)
+
+
+def bred(names: list[str], each: int, jobs: int, seed: int) -> Iterator[Tally]:
+    """Let atheris breed `each` inputs for every target, a process for each."""
+    with ThreadPoolExecutor(jobs) as threads:
+        yield from threads.map(partial(_breed, each, seed), names)
+
+
+def _breed(each: int, seed: int, name: str) -> Tally:
+    options = [f"-runs={each}", f"-seed={seed % 2**31}", "-artifact_prefix=/dev/null", *_SIZE]
+    command = [sys.executable, "-m", "tests.fuzz.harness", name, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0 and f"Done {each} runs" in done.stderr:
+        return Tally({"inputs": each}, [])
+    return Tally({}, [f"{name}: exit status {done.returncode}: {done.stderr[-1500:]}"])
 
 
 if __name__ == "__main__":

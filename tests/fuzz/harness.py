@@ -1,7 +1,7 @@
 """One target under atheris: coverage guides the inputs, hypothesis gives them their shape.
 
-pip install --group fuzz
-python -m tests.fuzz.harness wire -runs=200000 [a folder for the corpus]
+`python -m tests.fuzz --atheris` runs it for all targets. By hand, with libFuzzer's options:
+python -m tests.fuzz.harness wire -runs=200000 -max_len=4096 [a folder for the corpus]
 """
 
 from __future__ import annotations

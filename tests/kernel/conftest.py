@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conformance.world import GO_PLUGINS, SYSTEM_PATH, Outcome, World, WorldError, processes_in
+from tests.kernel.resident import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,6 +131,17 @@ def new_node(plugins: Path) -> Iterator[Callable[[], Node]]:
 def node(new_node: Callable[[], Node]) -> Node:
     """One private node."""
     return new_node()
+
+
+@pytest.fixture
+def resident(node: Node, plugins: Path) -> Resident:
+    """Launchers of the built folder, on a node with the daemon's file and the pod "a"."""
+    folder = (plugins / "flannel").resolve().parent
+    if not (folder / "launcher" / "flannel").exists():
+        pytest.skip(f"no launchers in {folder}: built without a C compiler, or not built")
+    node.write_subnet_env()
+    node.add_pod("a")
+    return Resident(node, folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

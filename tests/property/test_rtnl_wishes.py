@@ -67,6 +67,9 @@ WISHES = [
         ifinfmsg,
         id="vlan",
     ),
+    pytest.param(
+        rtnl.del_group(7), lambda b: b.link("del", group=7), ifinfmsg, id="delete a group of links"
+    ),
     pytest.param(rtnl.del_link(3), lambda b: b.link("del", index=3), ifinfmsg, id="delete a link"),
     pytest.param(
         rtnl.new_address(3, NET),

@@ -116,11 +116,11 @@ class FakeEnds(Ends):
         self.host = host or FakeHandle()
         self._pod: Any = pod
         self.netns_fd = -1 if pod is None else POD_FD
+        self._resident = None
 
     def drop_link(self, index: int, *removals: Message) -> None:
         """In this process: the fake handle notes what was asked of it."""
-        del index
-        self.drop(*removals)
+        self.drop(*removals, rtnl.del_link(index))
 
     def close(self) -> None:
         self.host.close()

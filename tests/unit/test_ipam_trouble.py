@@ -179,3 +179,24 @@ def test_interrupted_anywhere_no_lease_stays(tmp_path: Path, *, after: bool) -> 
         assert node.add("c3")
     else:
         pytest.fail("never came to its end")
+
+
+def test_gc_goes_on_where_one_lease_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path)
+    for container_id in ("c1", "c2", "c3"):
+        node.add(container_id)
+    real = os.open
+
+    def failing(path: Any, *args: Any, **more: Any) -> int:
+        if path == "10.5.0.3":
+            raise OSError(errno.EIO, "Input/output error", path)
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(CNIError) as caught:
+        node.gc(("c3", "eth0"))
+    monkeypatch.undo()
+    assert (caught.value.code, sorted(node.files())) == (5, ["10.5.0.3", "10.5.0.4"])
+    assert f"{node.leases}/10.5.0.3: input/output error" in caught.value.msg

@@ -131,3 +131,19 @@ def test_a_rule_s_comment_is_found_among_user_data() -> None:
 @given(st.binary(max_size=64))
 def test_any_user_data_is_read(userdata: bytes) -> None:
     assert isinstance(nfnl._comment(userdata), str)
+
+
+def test_a_ruleset_that_never_rests_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted = rule_message("c", 7, b"")
+    interrupted = nlmsg.Message(interrupted.type, nlmsg.NLM_F_DUMP_INTR, interrupted.body)
+    reads: list[int] = []
+
+    def ask(*_: object) -> list[nlmsg.Message]:
+        reads.append(1)
+        return [interrupted]
+
+    monkeypatch.setattr(nfnl.Ruleset, "_ask", ask)
+    with pytest.raises(CNIError, match='chain "c" of table "t" changed during each') as caught:
+        nfnl.Ruleset().rules(nfnl.NFPROTO_IPV4, "t", "c")
+    assert caught.value.code == 101
+    assert len(reads) == nfnl.DUMP_ATTEMPTS

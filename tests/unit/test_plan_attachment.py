@@ -40,6 +40,7 @@ def veth(mtu: int = 1500) -> list[str]:
 
 FLAGS = "ip link set vethx type bridge_slave"
 UP = "ip -n POD link set eth0 up"
+PORT = "ip monitor link dev vethx  # until it forwards"
 DONE = "ip link set vethx alias 'flannel:net:c1:eth0'"
 POD_SYSCTL = "ip netns exec POD sysctl -w net"
 ARP = f"{POD_SYSCTL}/ipv4/conf/eth0/arp_notify=1"
@@ -51,7 +52,7 @@ SIX_ON = [
 ]
 
 ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
-    ("layer 2 only", {}, None, [*veth(), UP, DONE]),
+    ("layer 2 only", {}, None, [*veth(), UP, PORT, DONE]),
     ("no interface configuration", {"disableContainerInterface": True}, None, [*veth(), DONE]),
     (
         "flannel's usual pod",
@@ -65,6 +66,7 @@ ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
             UP,
             "ip -n POD route append 10.244.0.0/16 via 10.244.1.1 dev eth0",
             "ip -n POD route append 0.0.0.0/0 via 10.244.1.1 dev eth0",
+            PORT,
             "ip neighbour replace 10.244.1.2 dev cni0 nud none",
             DONE,
         ],
@@ -81,6 +83,7 @@ ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
             *SIX_ON,
             "ip -n POD address add fd00::2/64 dev eth0 nodad",
             UP,
+            PORT,
             "ip neighbour replace fd00::2 dev cni0 nud none",
             DONE,
         ],
@@ -99,6 +102,7 @@ ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
             "ip -n POD address add fd00::2/64 dev eth0",
             UP,
             "ip -n POD monitor address dev eth0  # until none is tentative",
+            PORT,
             DONE,
         ],
     ),
@@ -114,6 +118,7 @@ ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
             ARP,
             "ip -n POD address add 10.244.1.2/24 dev eth0",
             UP,
+            PORT,
             DONE,
         ],
     ),
@@ -121,7 +126,7 @@ ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
         "the default VLAN kept",
         {"vlan": 100, "preserveDefaultVlan": True},
         None,
-        [*veth(), "bridge vlan add dev vethx vid 100 pvid untagged", UP, DONE],
+        [*veth(), "bridge vlan add dev vethx vid 100 pvid untagged", UP, PORT, DONE],
     ),
     (
         "a trunk alone",
@@ -132,6 +137,7 @@ ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
             "bridge vlan add dev vethx vid 1 pvid untagged",
             "bridge vlan add dev vethx vid 5-5",
             UP,
+            PORT,
             DONE,
         ],
     ),
@@ -145,6 +151,7 @@ ATTACH: list[tuple[str, dict[str, Any], dict[str, Any] | None, list[str]]] = [
             "ip -n POD address add 10.244.1.2/24 dev eth0",
             UP,
             "ip -n POD route append 10.0.0.0/8 via 10.244.1.1 mtu 1400 table 100 dev eth0",
+            PORT,
             DONE,
         ],
     ),

@@ -15,7 +15,7 @@ from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import removal
 from cni_flannel.bridge.ends import Ends, refused
 from cni_flannel.bridge.removal import Attempts
-from cni_flannel.kernel import macspoof, masq
+from cni_flannel.kernel import bulk, macspoof, masq
 from ipam import verify
 from netlink import rtnl
 from netlink.link import RTM_DELLINK
@@ -145,6 +145,7 @@ class Call:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setattr(bulk, "free_group", lambda _: 7)
     return Call(monkeypatch)
 
 
@@ -254,7 +255,10 @@ def fill(call: Call) -> None:
 def test_gc_removes_what_is_not_listed_and_asks_ipam(call: Call) -> None:
     fill(call)
     call.collect(**{KEY: [{"containerID": "c2", "ifname": "eth0"}]})
-    assert call.ends.host.done == [rtnl.del_link(20), rtnl.del_link(22)]
+    assert call.ends.host.done == [
+        *(rtnl.set_link(n, group=7) for n in (20, 22)),
+        rtnl.del_group(7),
+    ]
     assert call.ipam.verbs == ["GC"]
     assert call.rules == [
         ("mac", ("c1", "eth0")),
@@ -275,11 +279,13 @@ def test_gc_without_a_list_only_asks_ipam(call: Call) -> None:
 
 def test_gc_goes_on_after_errors(call: Call) -> None:
     fill(call)
-    call.ends.host.refusal = lambda message: errno.EBUSY if message == rtnl.del_link(20) else 0
+    refused = (rtnl.del_group(7), rtnl.del_link(20))
+    call.ends.host.refusal = lambda message: errno.EBUSY if message in refused else 0
     call.ipam = FakePlugin(GC=CNIError(5, "disk"))
     with pytest.raises(CNIError) as caught:
         call.collect(**{KEY: []})
-    assert call.ends.host.done == [rtnl.del_link(21), rtnl.del_link(22)]
+    assert call.ends.host.done[-2:] == [rtnl.del_link(21), rtnl.del_link(22)]
+    assert ("mac", ("c1", "eth0")) not in call.rules
     assert "device or resource busy" in caught.value.msg
     assert "disk" in caught.value.msg
 

@@ -14,7 +14,8 @@ from cni.errors import CNIError
 from cni_flannel.bridge import steps
 from cni_flannel.bridge.steps import VLAN_FILTERING
 from cni_flannel.bridge.steps_node import AddGatewayVeth, Forward, MoveAddress
-from cni_flannel.bridge.steps_pod import AddVeth, Finish, PodSysctls, PortVlans
+from cni_flannel.bridge.steps_pod import AddVeth, Finish, PodSysctls
+from cni_flannel.bridge.steps_port import PortVlans
 from netlink import rtnl, sysctl
 from netlink.link import RTM_DELLINK, RTM_NEWLINK
 from netlink.nlmsg import NetlinkError

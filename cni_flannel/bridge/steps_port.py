@@ -1,0 +1,106 @@
+"""Steps on the bridge's port of one attachment: its VLANs, and that it forwards.
+
+Imports: errno, time, ``netlink``.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from cni_flannel.bridge.steps import VLAN_FILTERING, Step
+from netlink import link, rtnl
+from netlink.nlmsg import NetlinkError
+
+PORT_TIMEOUT_S = 5.0
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni_flannel.bridge.ends import Ends
+    from netlink.link import Link
+
+
+class PortVlans(Step):
+    """Say which VLANs the port carries: one untagged, any number tagged."""
+
+    __slots__ = ("drop_default", "name", "tagged", "untagged")
+    remedy = VLAN_FILTERING
+
+    def __init__(
+        self, name: str, untagged: int, tagged: Sequence[tuple[int, int]], *, drop_default: bool
+    ) -> None:
+        self.name = name
+        self.untagged = untagged
+        self.tagged = list(tagged)
+        self.drop_default = drop_default
+
+    def describe(self) -> list[str]:
+        gone = [f"bridge vlan del dev {self.name} vid 1"] if self.drop_default else []
+        own = [f"bridge vlan add dev {self.name} vid {self.untagged} pvid untagged"]
+        more = [
+            f"bridge vlan add dev {self.name} vid {first}-{last}" for first, last in self.tagged
+        ]
+        return [*gone, *own, *more]
+
+    def apply(self, ends: Ends) -> None:
+        index = ends.host_index(self.name)
+        if self.drop_default:
+            ends.drop(rtnl.del_port_vlan(index, 1))
+        ends.host.execute(
+            *(rtnl.add_port_vlan(index, first, vid_end=last) for first, last in self.tagged),
+            rtnl.add_port_vlan(index, self.untagged, pvid=True, untagged=True),
+        )
+
+
+class AwaitPort(Step):
+    """Wait until the port forwards, so that the pod's first packet passes.
+
+    When both ends are up the kernel hands the carrier to the bridge in a worker of its own
+    (net/core/link_watch.c), which a busy node keeps waiting.  Since Linux 6.8 asking for a link
+    does that work first (``rtnl_getlink``), so that one look is enough; the second one is the
+    bridge's, whose carrier comes with its first port.
+    """
+
+    __slots__ = ("bridge", "name")
+    remedy = "see whether somebody takes the bridge or its port down: ip monitor link"
+
+    def __init__(self, name: str, bridge: Link) -> None:
+        self.name = name
+        self.bridge = bridge
+
+    def describe(self) -> list[str]:
+        return [f"ip monitor link dev {self.name}  # until it forwards"]
+
+    def apply(self, ends: Ends) -> None:
+        if self._is_ready(ends):
+            return
+        deadline = time.monotonic() + PORT_TIMEOUT_S
+        events = ends.host_link_events()
+        try:
+            while not self._is_ready(ends):
+                if not events.wait(max(deadline - time.monotonic(), 0.001)):
+                    raise NetlinkError(
+                        errno.ETIMEDOUT,
+                        f"port {self.name} of {self.bridge.name} does not forward after "
+                        f"{PORT_TIMEOUT_S:.0f} seconds",
+                    )
+        finally:
+            events.close()
+
+    def _is_ready(self, ends: Ends) -> bool:
+        asked = rtnl.get_link(self.name), rtnl.get_link(self.bridge.index)
+        answers = [answer for answer in ends.host.execute(*asked) if answer is not None]
+        port, bridge = map(rtnl.Link.decode, answers)
+        return carries(port, bridge)
+
+    def undo(self, ends: Ends) -> None:
+        """Nothing was changed."""
+
+
+def carries(port: Link, bridge: Link) -> bool:
+    """Whether frames pass, or will when the spanning tree of the bridge has made up its mind."""
+    if port.port is None or port.port.state == link.BR_STATE_DISABLED:
+        return False
+    return port.port.state != link.BR_STATE_FORWARDING or bridge.is_running

@@ -1,0 +1,1 @@
+"""The resident process, ``flannel serve``: the verbs of the pair, behind a socket."""
