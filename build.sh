@@ -7,12 +7,16 @@ usage() {
     cat <<'TEXT'
 usage: ./build.sh [COMMAND]
 
-  build           (the default) freeze both plugins into dist/cni-flannel/; with a C compiler, the
-                  launchers of resident mode into dist/cni-flannel/launcher/
+  build           (the default) freeze both plugins into dist/cni-flannel/, the daemon into dist/flanneld/;
+                  with a C compiler, the launchers of resident mode into dist/cni-flannel/launcher/
   demo            two pods in private network namespaces reach each other through the built plugins
+  demo --nodes N [--backend vxlan|host-gw|udp] [--families 4|6|46]
+                  N nodes with daemons, a real etcd, and who reaches whom
   test [ARG...]   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...)
+  lab [VERB...]   measure the daemon on nodes in network namespaces: all of it, or a verb (lab --help)
   conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
+  bench udp [ARG...]  the daemon's udp backend against host-gw and a plain loop (--rounds N, --seconds S)
   install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
   install --resident [DIR]
                   the same in resident mode: launchers, the pair beside them, systemd units
@@ -98,7 +102,7 @@ set_up() {
     local group=$1 wanted number
     find_python
     wanted="$(readlink -f "$python") $(sha256sum <pyproject.toml)"
-    if [[ $group == build && $(cat .venv/ready.dev 2>/dev/null) == "$wanted" ]]; then return; fi
+    if [[ $group != dev && $(cat .venv/ready.dev 2>/dev/null) == "$wanted" ]]; then return; fi
     [[ $(cat ".venv/ready.$group" 2>/dev/null) == "$wanted" ]] && return
     number=$(python_version "$python")
     if [[ $python == /usr/bin/* ]]; then
@@ -118,11 +122,11 @@ set_up() {
 
 # ------------------------------------------------------------------------------------------------- build
 
-# Hash of everything that goes into the folder; its first digits are part of the contents directory's name.
+# inputs FOLDER...: hash of everything that goes into a bundle of these packages.
 inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
-        find cni ipam netlink cni_flannel packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.c' \) -print0 |
+        find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.c' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
 }
@@ -130,8 +134,14 @@ inputs() {
 build() {
     require strip=binutils objdump=binutils
     set_up build
+    build_plugins
+    build_daemon
+}
+
+# The first digits of the hash are part of the contents directory's name.
+build_plugins() {
     local now
-    now=$(inputs)
+    now=$(inputs cni ipam netlink cni_flannel)
     [[ -x dist/cni-flannel/flannel && $(cat build/inputs 2>/dev/null) == "$now" ]] && return
     say "freezing with $("$python" -V), $python"
     rm -rf build/dist
@@ -147,7 +157,7 @@ build() {
     rm -rf dist/cni-flannel
     mv build/dist/cni-flannel dist/cni-flannel
     printf '%s' "$now" >build/inputs
-    say "built dist/cni-flannel: $(du -sb dist/cni-flannel | awk '{printf "%.1f MB", $1 / 1e6}')"
+    say "built dist/cni-flannel: $(size dist/cni-flannel)"
 }
 
 # One static program under both names. Without a compiler, or a C library to link, there are none.
@@ -167,17 +177,39 @@ build_launchers() {
     cp "$1/launcher/flannel" "$1/launcher/host-local"
 }
 
+
+build_daemon() {
+    local now
+    now=$(inputs cni netlink flanneld)
+    [[ -x dist/flanneld/flanneld && $(cat build/inputs.flanneld 2>/dev/null) == "$now" ]] && return
+    say "freezing flanneld"
+    rm -rf build/dist
+    PYTHONHASHSEED=0 PYI_LOG_LEVEL=WARN .venv/bin/python -m PyInstaller \
+        --noconfirm --log-level WARN --distpath build/dist --workpath build/work packaging/flanneld.spec
+    build/dist/flanneld/flanneld --version 2>/dev/null || die "the frozen flanneld does not answer --version"
+    mkdir -p dist
+    rm -rf dist/flanneld
+    mv build/dist/flanneld dist/flanneld
+    printf '%s' "$now" >build/inputs.flanneld
+    say "built dist/flanneld: $(size dist/flanneld)"
+}
+
+size() { du -sb "$1" | awk '{printf "%.1f MB", $1 / 1e6}'; }
+
 # ------------------------------------------------------------------------------------------ the commands
 
 network_programs=(ip=iproute2 ping=iputils-ping nft=nftables iptables=iptables unshare=util-linux)
 runtime_programs=(containerd=containerd runc=runc podman=podman /usr/share/doc/busybox-static=busybox-static)
 
+lab_programs=(etcd=etcd-server etcdctl=etcd-client ethtool=ethtool setpriv=util-linux nsenter=util-linux)
+
 run_build() {
     build
-    say "dist/cni-flannel is ready: ./build.sh demo shows it, ./build.sh install [DIR] installs it"
+    say "dist/cni-flannel and dist/flanneld are ready: ./build.sh demo shows it, ./build.sh install [DIR] installs it"
 }
 
 run_demo() {
+    if [[ $# -gt 0 ]]; then run_on_nodes demo "$@"; fi
     require "${network_programs[@]}"
     build
     locked_off
@@ -186,13 +218,42 @@ run_demo() {
 
 run_test() {
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace shellcheck=shellcheck git=git \
-        /usr/lib/cni/bridge=containernetworking-plugins
+        /usr/lib/cni/bridge=containernetworking-plugins \
+        "${lab_programs[@]}" openssl=openssl
     set_up dev
     build
     locked_off
     export CNI_FLANNEL_BIN=${CNI_FLANNEL_BIN:-$PWD/dist/cni-flannel}
     exec .venv/bin/python -m pytest -n auto "$@"
 }
+
+run_lab() { run_on_nodes "$@"; }
+
+# The lab's nodes are network namespaces, with the frozen daemon and the frozen plugins in them.
+run_on_nodes() {
+    require "${network_programs[@]}" "${lab_programs[@]}"
+    set_up test
+    build
+    locked_off
+    exec .venv/bin/python -m tests.lab "$@"
+}
+
+resident_verbs='conformance run --resident --spec all --jobs 2
+conformance compare --resident
+conformance runtime --resident
+conformance containerd --resident
+conformance podman --resident
+conformance hostile --resident
+conformance storm --resident
+conformance fuzz --resident --calls 5000
+conformance soak --resident --cycles 5000
+conformance fault --resident
+conformance crash --resident
+conformance server-crash --stops 4
+conformance server-trouble
+conformance server-hostile
+conformance server-kills
+conformance server-soak'
 
 run_conformance() {
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace \
@@ -201,12 +262,13 @@ run_conformance() {
     set_up fuzz
     build
     locked_off
-    local verb failed=() figures=build/conformance.txt
+    local verb failed=() figures=build/conformance.txt resident=()
     : >"$figures"
+    [[ ! -d dist/cni-flannel/launcher ]] || mapfile -t resident <<<"$resident_verbs"
     for verb in "conformance run --spec all --jobs 2" "conformance compare" "conformance runtime" \
         "conformance containerd" "conformance podman" "conformance hostile" "conformance storm" \
         "tests.fuzz" "tests.fuzz --atheris" "conformance fuzz --calls 5000" \
-        "conformance soak --cycles 5000" "conformance fault" "conformance crash"; do
+        "conformance soak --cycles 5000" "conformance fault" "conformance crash" "${resident[@]}"; do
         say "python -m $verb"
         # shellcheck disable=SC2086 # a module, a verb and its options
         .venv/bin/python -m $verb | tee build/conformance.last || failed+=("$verb")
@@ -220,6 +282,7 @@ run_bench() {
     require "${network_programs[@]}" /usr/lib/cni/bridge=containernetworking-plugins
     build
     locked_off
+    [[ ${1:-} != udp ]] || exec .venv/bin/python -m bench.udp "${@:2}"
     exec .venv/bin/python -m bench.bench "$@"
 }
 
@@ -248,7 +311,7 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;
-        build | demo | test | conformance | bench | install)
+        build | demo | test | lab | conformance | bench | install)
             locked_on
             "run_$command" "$@"
             ;;

@@ -1,9 +1,9 @@
 """The pair against Debian's Go plugins, side by side in one run. Run by `./build.sh bench`.
 
-Every figure compares `flannel` (one process) with Go's `bridge` -> `host-local` (two), which gets
-the conf that flannel would give it. The two sides take turns, so that whatever else the machine
-does falls on both; figures are medians, and what counts are the ratios. Everything happens in
-private network and mount namespaces.
+Every figure compares `flannel`, frozen (one process) and behind a launcher in resident mode, with
+Go's `bridge` -> `host-local` (two), which gets the conf that flannel would give it. The sides take
+turns, so that whatever else the machine does falls on all; figures are medians, and what counts
+are the ratios. Everything happens in private network and mount namespaces.
 """
 
 from __future__ import annotations
@@ -12,180 +12,114 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from bench.call import Call, peak_memory
-from bench.report import Figure, print_table
+from bench.node import FROZEN, LAUNCHERS, PARALLEL, PEER, PLUGINS, RESIDENT, fill, make_node
+from bench.report import Figure, Limits, print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-PLUGINS = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
-GO = Path("/usr/lib/cni")
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PARALLEL = 64
+    from bench.node import Side
+
 LEASES = (0, 1_000, 20_000)
+Values = dict[str, list[float]]  # side -> what was measured
 
-
-class Side:
-    """One competitor: how to call it, on a bridge, subnet and data directory of its own."""
-
-    def __init__(self, name: str, program: Path, ipam: Path, conf: dict[str, Any]) -> None:
-        self.name = name
-        self.program = program
-        self.ipam = ipam
-        self.conf = conf
-
-    def call(self, command: str, pod: str) -> Call:
-        """A prepared call for one pod."""
-        return self._call(self.program, command, pod, self.conf)
-
-    def ipam_call(self, command: str, leases: int) -> Call:
-        """A prepared call of host-local alone, on a network that holds a number of leases."""
-        return self._call(self.ipam, command, "pod0", ipam_conf(self.name, leases))
-
-    def _call(self, program: Path, command: str, pod: str, conf: dict[str, Any]) -> Call:
-        environ = {
-            "PATH": PATH,
-            "CNI_COMMAND": command,
-            "CNI_CONTAINERID": f"{self.name}-{pod}",
-            "CNI_NETNS": f"/run/netns/{pod}",
-            "CNI_IFNAME": "eth0",
-            "CNI_PATH": str(program.parent),
-        }
-        return Call(str(program), environ, json.dumps(conf).encode())
-
-
-OURS = Side(
-    "ours",
-    PLUGINS / "flannel",
-    PLUGINS / "host-local",
-    {"cniVersion": "1.0.0", "name": "ours", "type": "flannel", "delegate": {"bridge": "ours0"}},
-)
-THEIRS = Side(
-    "go",
-    GO / "bridge",
-    GO / "host-local",
-    {
-        "cniVersion": "1.0.0",
-        "name": "go",
-        "type": "bridge",
-        "bridge": "go0",
-        "isGateway": True,
-        "ipMasq": False,
-        "mtu": 1450,
-        "ipam": {
-            "type": "host-local",
-            "ranges": [[{"subnet": "10.245.1.0/24"}]],
-            "routes": [{"dst": "10.245.0.0/16"}],
-        },
+LIMITS = {
+    "ADD": {"frozen": Limits(2.0, 1.0), "resident": Limits(0.5, 0.3)},
+    "DEL": {"frozen": Limits(1.3, 1.0), "resident": Limits(1.05, 0.9)},
+    "ADDs": {
+        "frozen": Limits(0.6, 1.5, more=True),
+        "resident": Limits(2.5, 4.0, more=True),
     },
-)
-SIDES = (OURS, THEIRS)
-SUBNET_ENV = """\
-FLANNEL_NETWORK=10.244.0.0/16
-FLANNEL_SUBNET=10.244.1.1/24
-FLANNEL_MTU=1450
-FLANNEL_IPMASQ=true
-"""
+    "DELs": {"resident": Limits(1.5, 5.0, more=True)},
+    "CPU": {"frozen": Limits(2.0, 0.7), "resident": Limits(3.0, 2.0, absolute=True)},
+    "peak": {"frozen": Limits(18.0, 12.0, absolute=True)},
+    "folder": {"frozen": Limits(16.0, 10.0, absolute=True)},
+    "growth": {side: Limits(1.5, 1.1, absolute=True) for side in ("frozen", "resident")},
+}
 
 
-def ipam_conf(side: str, leases: int) -> dict[str, Any]:
-    """Conf of host-local alone, for a network with room for the leases."""
-    network = f"{side}-{leases}"
-    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.64.0.0/15"}]]}
-    return {"cniVersion": "1.0.0", "name": network, "type": "bench", "ipam": ipam}
+class Bench:
+    """The sides that there are, and how many calls each has made."""
 
+    def __init__(self) -> None:
+        self.sides = [FROZEN, *([RESIDENT] if LAUNCHERS.exists() else []), PEER]
+        self.calls: Counter[str] = Counter()
 
-# ----------------------------------------------------------------------------------------- the node
+    def turns(self, rounds: int) -> Iterator[Side]:
+        """The sides in turn, another first in each round."""
+        for number in range(rounds):
+            first = number % len(self.sides)
+            yield from (*self.sides[first:], *self.sides[:first])
 
+    def values(self) -> Values:
+        """Nothing measured yet."""
+        return {side.name: [] for side in self.sides}
 
-def make_node() -> None:
-    """Private /run and /var/lib, the daemon's file, a network namespace per pod."""
-    for folder in ("/run", "/var/lib"):
-        run("mount", "-t", "tmpfs", "bench", folder)
-    run("ip", "link", "set", "lo", "up")
-    Path("/run/flannel").mkdir()
-    Path("/run/flannel/subnet.env").write_text(SUBNET_ENV)
-    for number in range(PARALLEL):
-        run("ip", "netns", "add", f"pod{number}")
+    def run(self, side: Side, call: Call) -> tuple[float, float]:
+        """Run one call: its wall clock and processor time, milliseconds."""
+        self.calls[side.name] += 1
+        return call.run()
 
+    def run_all(self, side: Side, command: str) -> float:
+        """Run a verb for all pods at once: calls a second."""
+        calls = [side.call(command, f"pod{pod}") for pod in range(PARALLEL)]
+        self.calls[side.name] += PARALLEL
+        return PARALLEL / Call.run_all(calls) * 1000
 
-def fill(side: Side, leases: int) -> None:
-    """Lay down leases as host-local writes them, from the range's first address on."""
-    folder = Path("/var/lib/cni/networks", ipam_conf(side.name, leases)["name"])
-    folder.mkdir(parents=True)
-    for number in range(2, leases + 2):
-        address = f"10.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
-        (folder / address).write_bytes(b"filled-%d\r\neth0" % number)
+    # --------------------------------------------------------------------------------- measurements
 
+    def one_at_a_time(self, rounds: int) -> dict[str, Values]:
+        """ADD and DEL of one pod: figure -> side -> milliseconds."""
+        found = {figure: self.values() for figure in ("ADD", "DEL", "CPU")}
+        for side in self.turns(rounds):
+            before = side.cpu_s()
+            wall, cpu = self.run(side, side.call("ADD", "pod0"))
+            deletion = side.call("DEL", "pod0")
+            cpu += (side.cpu_s() - before) * 1000
+            found["ADD"][side.name].append(wall)
+            found["CPU"][side.name].append(cpu)
+            found["DEL"][side.name].append(self.run(side, deletion)[0])
+        return found
 
-def run(*command: str) -> None:
-    subprocess.run(command, check=True, env={"PATH": PATH}, stdout=subprocess.DEVNULL)
+    def in_parallel(self, rounds: int) -> dict[str, Values]:
+        """Calls a second when PARALLEL pods start, then end, at once."""
+        found = {figure: self.values() for figure in ("ADDs", "DELs")}
+        for side in self.turns(rounds):
+            found["ADDs"][side.name].append(self.run_all(side, "ADD"))
+            found["DELs"][side.name].append(self.run_all(side, "DEL"))
+        return found
 
+    def ipam(self, rounds: int) -> dict[int, Values]:
+        """ADD + DEL of host-local alone: leases on the disk -> side -> milliseconds."""
+        found = {leases: self.values() for leases in LEASES}
+        for side in self.sides:
+            for leases in LEASES:
+                fill(side, leases)
+                self._ipam_pair(side, leases)
+        for side in self.turns(rounds):
+            for leases in LEASES:
+                found[leases][side.name].append(self._ipam_pair(side, leases))
+        return found
 
-# ------------------------------------------------------------------------------------- measurements
+    def _ipam_pair(self, side: Side, leases: int) -> float:
+        pair = (side.ipam_call("ADD", leases), side.ipam_call("DEL", leases))
+        return sum(self.run(side, call)[0] for call in pair)
 
-
-def one_at_a_time(rounds: int) -> dict[str, dict[str, list[float]]]:
-    """ADD and DEL of one pod, the sides taking turns: figure -> side -> values (ms)."""
-    values: dict[str, dict[str, list[float]]] = {
-        figure: {side.name: [] for side in SIDES} for figure in ("ADD", "DEL", "CPU")
-    }
-    calls = {side.name: (side.call("ADD", "pod0"), side.call("DEL", "pod0")) for side in SIDES}
-    for number in range(rounds):
-        for side in SIDES if number % 2 else SIDES[::-1]:
-            add, delete = calls[side.name]
-            added = add.run()
-            deleted = delete.run()
-            values["ADD"][side.name].append(added.wall_ms)
-            values["CPU"][side.name].append(added.cpu_ms)
-            values["DEL"][side.name].append(deleted.wall_ms)
-    return values
-
-
-def in_parallel(rounds: int) -> dict[str, list[float]]:
-    """Attachments a second when PARALLEL pods start at once: side -> values."""
-    rates: dict[str, list[float]] = {side.name: [] for side in SIDES}
-    for number in range(rounds):
-        for side in SIDES if number % 2 else SIDES[::-1]:
-            adds = [side.call("ADD", f"pod{pod}") for pod in range(PARALLEL)]
-            rates[side.name].append(PARALLEL / Call.run_all(adds) * 1000)
-            Call.run_all([side.call("DEL", f"pod{pod}") for pod in range(PARALLEL)])
-    return rates
-
-
-def ipam(rounds: int) -> dict[int, dict[str, list[float]]]:
-    """ADD + DEL of host-local alone: leases on the disk -> side -> values (ms)."""
-    values: dict[int, dict[str, list[float]]] = {}
-    for leases in LEASES:
-        values[leases] = {side.name: [] for side in SIDES}
-        calls = {}
-        for side in SIDES:
-            fill(side, leases)
-            calls[side.name] = (side.ipam_call("ADD", leases), side.ipam_call("DEL", leases))
-            for call in calls[side.name]:
-                call.run()
-    for number in range(rounds):
-        for leases in LEASES:
-            for side in SIDES if number % 2 else SIDES[::-1]:
-                pair = (side.ipam_call("ADD", leases), side.ipam_call("DEL", leases))
-                values[leases][side.name].append(sum(call.run().wall_ms for call in pair))
-    return values
-
-
-def memory() -> dict[str, float]:
-    """Peak resident memory of one ADD, MiB: the larger process of each side."""
-    peaks = {}
-    for side in SIDES:
-        peak = peak_memory(side.call("ADD", "pod0"))
-        side.call("DEL", "pod0").run()
-        peaks[side.name] = max(peak, peak_memory(side.ipam_call("ADD", 0)))
-        side.ipam_call("DEL", 0).run()
-    return peaks
+    def peaks(self) -> dict[str, float]:
+        """Peak resident memory of one ADD, MiB: the larger process of each side."""
+        found = {}
+        for side in self.sides:
+            peak = peak_memory(side.call("ADD", "pod0"))
+            self.run(side, side.call("DEL", "pod0"))
+            found[side.name] = max(peak, peak_memory(side.ipam_call("ADD", 0)))
+            self.run(side, side.ipam_call("DEL", 0))
+            self.calls[side.name] += 2
+        return found
 
 
 def folder_megabytes() -> float:
@@ -194,55 +128,43 @@ def folder_megabytes() -> float:
     return sum(file.stat().st_size for file in files if file.parent.name != "launcher") / 1e6
 
 
+def medians(values: Values) -> dict[str, float]:
+    """Side -> median."""
+    return {side: statistics.median(several) for side, several in values.items()}
+
+
 # ------------------------------------------------------------------------------------------- report
 
 
-def median(values: dict[str, list[float]]) -> tuple[float, float]:
-    """Ours and Go's median."""
-    return statistics.median(values["ours"]), statistics.median(values["go"])
-
-
-def figures(rounds: int, note: Callable[[str], None]) -> list[Figure]:
+def figures(bench: Bench, rounds: int, note: Callable[[str], None]) -> list[Figure]:
     """Measure everything; bars and goals are those of the project's design."""
+    there = {side.name for side in bench.sides}
+
+    def figure(name: str, unit: str, values: dict[str, float], limits: str = "") -> Figure:
+        held = {side: one for side, one in LIMITS.get(limits, {}).items() if side in there}
+        return Figure(name, unit, values, held)
+
     note(f"{rounds} x ADD and DEL")
-    single = one_at_a_time(rounds)
+    single = bench.one_at_a_time(rounds)
     note(f"{PARALLEL} in parallel")
-    parallel = in_parallel(max(3, rounds // 20))
+    parallel = bench.in_parallel(max(3, rounds // 20))
     note("host-local with 0, 1,000 and 20,000 leases")
-    leases = ipam(max(5, rounds // 4))
-    peaks = memory()
-    add, delete, cpu, rate = (
-        median(single["ADD"]),
-        median(single["DEL"]),
-        median(single["CPU"]),
-        median(parallel),
-    )
-    growth = {
-        side.name: statistics.median(leases[LEASES[-1]][side.name])
-        / statistics.median(leases[0][side.name])
-        for side in SIDES
-    }
-    return [
-        Figure("ADD", "ms", *add, ratio=add[0] / add[1], bar=2.0, goal=1.0),
-        Figure("DEL", "ms", *delete, ratio=delete[0] / delete[1], bar=1.3, goal=1.0),
-        Figure(
-            f"ADD, {PARALLEL} in parallel",
-            "/s",
-            *rate,
-            ratio=rate[0] / rate[1],
-            bar=0.6,
-            goal=1.5,
-            more=True,
-        ),
-        Figure("CPU per ADD", "ms", *cpu, ratio=cpu[0] / cpu[1], bar=2.0, goal=0.7),
-        Figure("peak memory of a call", "MiB", peaks["ours"], peaks["go"], bar=18.0, goal=12.0),
-        Figure("size of the folder", "MB", folder_megabytes(), None, bar=16.0, goal=10.0),
-        *(
-            Figure(f"IPAM ADD+DEL, {count:,} leases", "ms", *median(leases[count]))
-            for count in LEASES
-        ),
-        Figure("IPAM, 20,000 leases / none", "x", growth["ours"], growth["go"], bar=1.5, goal=1.1),
+    leases = {count: medians(values) for count, values in bench.ipam(max(5, rounds // 4)).items()}
+    growth = {side: leases[LEASES[-1]][side] / leases[0][side] for side in there}
+    found = [
+        figure("ADD", "ms", medians(single["ADD"]), "ADD"),
+        figure("DEL", "ms", medians(single["DEL"]), "DEL"),
+        figure(f"ADD, {PARALLEL} in parallel", "/s", medians(parallel["ADDs"]), "ADDs"),
+        figure(f"DEL, {PARALLEL} in parallel", "/s", medians(parallel["DELs"]), "DELs"),
+        figure("CPU per ADD", "ms", medians(single["CPU"]), "CPU"),
+        figure("peak memory of a call", "MiB", bench.peaks(), "peak"),
+        figure("size of the folder", "MB", {"frozen": folder_megabytes()}, "folder"),
     ]
+    if RESIDENT in bench.sides:
+        memory = {RESIDENT.name: RESIDENT.memory_mib()}
+        found.append(figure("memory of the resident process", "MiB", memory))
+    found += [figure(f"IPAM ADD+DEL, {count:,} leases", "ms", leases[count]) for count in LEASES]
+    return [*found, figure("IPAM, 20,000 leases / none", "x", growth, "growth")]
 
 
 def main() -> None:
@@ -259,13 +181,18 @@ def main() -> None:
         os.environ["CNI_FLANNEL_BENCH"] = "inside"
         os.execvp(command[0], [*command, sys.executable, "-m", "bench.bench", *sys.argv[1:]])
     make_node()
+    bench = Bench()
+    if RESIDENT in bench.sides:
+        RESIDENT.start()
     rounds = max(5, options.rounds // 10 if options.quick else options.rounds)
-    found = figures(rounds, lambda text: print(f"bench: {text}", file=sys.stderr))
+    found = figures(bench, rounds, lambda text: print(f"bench: {text}", file=sys.stderr))
+    if RESIDENT in bench.sides:
+        RESIDENT.stop(bench.calls[RESIDENT.name])
     if options.json:
         print(json.dumps([figure.as_dict() for figure in found], indent=2))
     else:
-        print_table(found)
-    sys.exit(any(not figure.holds for figure in found))
+        print_table(found, [side.name for side in bench.sides])
+    sys.exit(any("MISSED" in figure.verdicts().values() for figure in found))
 
 
 if __name__ == "__main__":

@@ -1,74 +1,90 @@
-"""The benchmark's figures and their table."""
+"""The benchmark's figures, what they are held against, and their table."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+PEER = "Go"
+
+
+class Limits(NamedTuple):
+    """What one side's figure is held against: `bar` has to hold, `goal` is aimed at.
+
+    They are about the ratio to the peer's where it has a value, unless they are `absolute`; with
+    `more`, more is better.
+    """
+
+    bar: float
+    goal: float
+    more: bool = False
+    absolute: bool = False
+
+    def reached(self, value: float, limit: float) -> bool:
+        """Whether a value keeps a limit."""
+        return value >= limit if self.more else value <= limit
+
+    def verdict(self, value: float) -> str:
+        """What to think of a value, in a word."""
+        if not self.reached(value, self.bar):
+            return "MISSED"
+        return "goal" if self.reached(value, self.goal) else "bar"
+
 
 class Figure(NamedTuple):
-    """One measured figure beside its peer, and what it is held against.
-
-    `bar` (has to hold) and `goal` (is aimed at) are limits of the ratio where there is one, else of
-    our value; with `more`, more is better.
-    """
+    """One figure: side -> its value, and side -> its limits, for those that have any."""
 
     name: str
     unit: str
-    ours: float
-    theirs: float | None
-    ratio: float | None = None
-    bar: float | None = None
-    goal: float | None = None
-    more: bool = False
+    values: dict[str, float]
+    limits: dict[str, Limits]
 
-    def reaches(self, limit: float | None) -> bool:
-        """Whether a limit is kept; there may be none."""
-        if limit is None:
-            return True
-        value = self.ours if self.ratio is None else self.ratio
-        return value >= limit if self.more else value <= limit
+    def ratio(self, side: str) -> float | None:
+        """Return a side's value against the peer's; None where one is missing."""
+        if side == PEER or side not in self.values or PEER not in self.values:
+            return None
+        return self.values[side] / self.values[PEER]
 
-    @property
-    def holds(self) -> bool:
-        """Whether the bar is kept."""
-        return self.reaches(self.bar)
+    def judged(self, side: str) -> float:
+        """The number that a side's limits are about."""
+        ratio = self.ratio(side)
+        return self.values[side] if ratio is None or self.limits[side].absolute else ratio
 
-    @property
-    def verdict(self) -> str:
-        """What to think of it, in a word."""
-        if self.bar is None:
-            return ""
-        return "MISSED" if not self.holds else "goal" if self.reaches(self.goal) else "bar"
+    def verdicts(self) -> dict[str, str]:
+        """Side -> verdict."""
+        return {side: one.verdict(self.judged(side)) for side, one in self.limits.items()}
+
+    def cell(self, side: str) -> str:
+        """Return a side's ratio, verdict and limits, for the table."""
+        ratio = self.ratio(side)
+        words = [] if ratio is None else [f"{ratio:.2f}"]
+        if side in self.limits:
+            bar, goal, more, absolute = self.limits[side]
+            unit = f" {self.unit}" if absolute else ""
+            words += [self.verdicts()[side], f"({'>=' if more else '<='} {bar:g}, {goal:g}{unit})"]
+        return " ".join(words)
 
     def as_dict(self) -> dict[str, Any]:
         """For --json."""
-        return {**self._asdict(), "verdict": self.verdict}
+        ratios = {side: self.ratio(side) for side in self.values if side != PEER}
+        limits = {side: one._asdict() for side, one in self.limits.items()}
+        return {**self._asdict(), "limits": limits, "ratios": ratios, "verdicts": self.verdicts()}
 
 
-def print_table(figures: list[Figure]) -> None:
+def print_table(figures: list[Figure], sides: list[str]) -> None:
     """Print the figures as a Markdown table, which reads well as it is."""
-    rows = [["figure", "ours", "Go", "ratio", "bar", "goal", "reached"]]
+    ours = [side for side in sides if side != PEER]
+    rows = [["figure", *sides, *(f"{side} / {PEER}, (bar, goal)" for side in ours)]]
     for figure in figures:
-        sign = ">=" if figure.more else "<="
-        rows.append(
-            [
-                figure.name,
-                f"{number(figure.ours)} {figure.unit}",
-                "" if figure.theirs is None else f"{number(figure.theirs)} {figure.unit}",
-                "" if figure.ratio is None else f"{figure.ratio:.2f}",
-                "" if figure.bar is None else f"{sign} {figure.bar:g}",
-                "" if figure.goal is None else f"{sign} {figure.goal:g}",
-                figure.verdict,
-            ]
-        )
+        values = [
+            f"{number(figure.values[side])} {figure.unit}" if side in figure.values else ""
+            for side in sides
+        ]
+        rows.append([figure.name, *values, *map(figure.cell, ours)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rows.insert(1, ["-" * width for width in widths])
     for row in rows:
-        print(
-            "| "
-            + " | ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-            + " |"
-        )
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        print(f"| {' | '.join(cells)} |")
 
 
 def number(value: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 
 # verb -> (module, what it does in one line)
@@ -24,6 +25,11 @@ VERBS = {
     "soak": ("conformance.stress.soak", "thousands of ADD and DEL, everything counted"),
     "fuzz": ("conformance.stress.fuzz", "random environment, stdin and files"),
     "hostile": ("conformance.stress.hostile", "names and files that try to get out"),
+    "server-crash": ("conformance.server.crash", "the resident process killed at system calls"),
+    "server-hostile": ("conformance.server.hostile", "clients that are no launchers"),
+    "server-kills": ("conformance.server.kills", "it and launchers killed at random"),
+    "server-soak": ("conformance.server.soak", "very many calls; it must not grow"),
+    "server-trouble": ("conformance.server.trouble", "it is gone, stopped or somebody else"),
 }
 
 
@@ -44,7 +50,11 @@ def main(argv: list[str]) -> int:
         again = ["unshare", "--user", "--map-root-user", sys.executable, "-m", "conformance", *argv]
         os.execvp(again[0], again)
     module = importlib.import_module(VERBS[argv[0]][0])
-    return int(module.main(argv[1:]))
+    try:
+        return int(module.main(argv[1:]))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     plugin = ["flannel", "bridge"]     one run for each; the default is the folder's name, or all
     versions = ">=0.4.0"               "all", ">=V", "<=V", "V" or a list; the default is >=0.3.0
     each = true                        run in each of these versions, not only in one
-    needs = "bridge-vlan"              kernel feature without which the case does not apply
+    needs = "bridge-vlan"              what has to be there for the case to apply: runner.FEATURES
     given = {subnet_env, files, run, pods, plugins}       see world building in steps.py
     conf = {...}                       laid over the plugin's base conf, for all steps
     [[step]]                           verb, or run = "shell line"; conf env expect ...

@@ -8,7 +8,6 @@ Once one side succeeds where the other fails, the rest of the case tells nothing
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 import json
 import re
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conformance.case import USUAL_VERSION, CaseError
 from conformance.normal import normal_answer, normal_state
+from conformance.options import Parser
 from conformance.runner import Runner, add_choice, chosen
 from conformance.state import difference
 from conformance.steps import Play
@@ -58,6 +58,7 @@ class Comparison(NamedTuple):
     instance: Instance
     lines: list[str]
     skipped: str
+    served: int = 0  # calls, by our resident process
 
 
 def read_reasons(path: Path = LISTED) -> list[Reason]:
@@ -172,11 +173,20 @@ def compare(runners: tuple[Runner, Runner], instance: Instance) -> Comparison:
         lacking = runner.lacking(instance._replace(plugin=plugin))
         if lacking:
             return Comparison(instance, [], lacking)
+    if peer_of(instance.plugin) != instance.plugin and calls_by_itself(instance):
+        return Comparison(instance, [], f"the case calls {instance.plugin} by itself")
     with World(runners[0].bin_dir) as ours, World(runners[1].bin_dir) as peer:
         try:
-            return Comparison(instance, Pair(instance, ours, peer).run(), "")
+            lines = Pair(instance, ours, peer).run()
         except (AssertionError, KeyError, OSError, subprocess.SubprocessError) as error:
-            return Comparison(instance, [f"the comparison failed: {error!r}"], "")
+            lines = [f"the comparison failed: {error!r}"]
+        served, problems = ours.resident.account() if ours.resident else (0, [])
+        return Comparison(instance, lines + problems, "", served)
+
+
+def calls_by_itself(instance: Instance) -> bool:
+    """Whether a shell line of the case calls the plugin, whose peer has another name and conf."""
+    return any("$PLUGIN" in step.get("run", "") for step in instance.case.steps)
 
 
 def one_version(instances: list[Instance]) -> list[Instance]:
@@ -196,7 +206,7 @@ def peer_of(plugin: str) -> str:
 
 def main(argv: list[str]) -> int:
     """Run the verb; 0 if every difference is listed."""
-    options = argparse.ArgumentParser(prog="python -m conformance compare", description=__doc__)
+    options = Parser(prog="python -m conformance compare", description=__doc__)
     add_choice(options)
     options.add_argument("--peer-dir", type=Path, default=Path(GO_PLUGINS))
     options.add_argument("--json", action="store_true", help="every difference, for programs")
@@ -208,7 +218,7 @@ def main(argv: list[str]) -> int:
     except CaseError as error:
         print(error, file=sys.stderr)
         return 2
-    runners = (Runner(args.bin_dir.resolve()), Runner(args.peer_dir.resolve()))
+    runners = (Runner(args.bin_dir), Runner(args.peer_dir.resolve()))
     with ThreadPoolExecutor(args.jobs) as threads:
         done = list(threads.map(lambda instance: compare(runners, instance), instances))
     reasons = read_reasons()
@@ -259,8 +269,10 @@ def tell(
         print(f"not compared, {count}: {why}")
     compared = [one for one in done if not one.skipped]
     equal = sum(not one.lines for one in compared)
+    served = sum(one.served for one in compared)
     print(
         f"compare: {len(compared)} runs on both, {equal} without any difference, "
         f"{sum(map(len, listed.values()))} differences listed with {len(listed)} reasons, "
         f"{sum(map(len, unlisted.values()))} not listed"
+        f"{f'; {served} calls served by the resident process' if served else ''}"
     )

@@ -8,7 +8,6 @@ pages have with those that there are.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from conformance import catalogue, pages
 from conformance.case import CASES, PLUGINS, CaseError, load, spread
+from conformance.options import Parser
 from conformance.pages import Row, Section, outdated
-from conformance.runner import DEFAULT_BIN, FAILED, ROOT, Runner, run_all
+from conformance.runner import FAILED, Runner, at_least_one, run_all
 from conformance.world import GO_PLUGINS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from conformance.runner import Verdict
 
 CLAUSES = Path(__file__).parent / "clauses.toml"
-DOCS = ROOT / "docs"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 SPEC_PAGE, USER_PAGE = "spec-coverage.md", "user-coverage.md"
 
 INTRODUCTION = """\
@@ -114,12 +114,11 @@ def verdicts_of(cases: list[Case], bin_dir: Path, jobs: int) -> dict[str, list[V
 
 def main(argv: list[str]) -> int:
     """Run the verb; 0 if our column has no failure, or with --check the pages are up to date."""
-    options = argparse.ArgumentParser(prog="python -m conformance coverage", description=__doc__)
-    options.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN, help="column `ours`")
+    options = Parser(prog="python -m conformance coverage", description=__doc__)
     options.add_argument("--peer-dir", type=Path, default=Path(GO_PLUGINS), help="column `Go`")
     options.add_argument("--output", type=Path, default=DOCS, help="folder of the two pages")
     options.add_argument("--check", action="store_true", help="are the pages up to date?")
-    options.add_argument("--jobs", type=int, default=max(1, len(os.sched_getaffinity(0))))
+    options.add_argument("--jobs", type=at_least_one, default=len(os.sched_getaffinity(0)))
     args = options.parse_args(argv)
     try:
         clauses = read_clauses()

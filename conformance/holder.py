@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 # Runs as the holder, inside the new namespaces. /etc/cni may be missing on the machine and must not
 # be made there: then it lies in an overlay. `read` returns at end of input. The bin folder may lie
@@ -56,6 +56,19 @@ def processes_in(holder: int) -> Iterator[int]:
                     yield int(entry)
             except OSError:
                 continue  # it ended, or belongs to somebody else
+
+
+def commands_in(holder: int, *, without: int) -> list[str]:
+    """Command lines of the processes in a world, one of them left out; sorted."""
+    found = []
+    for pid in processes_in(holder):
+        try:
+            text = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if text and pid != without:  # without any text, it is ending or has ended
+            found.append(text.replace(b"\0", b" ").decode(errors="backslashreplace").strip())
+    return sorted(found)
 
 
 def is_netns(path: Path) -> bool:

@@ -25,9 +25,11 @@ def figure(verdicts: list[Verdict], seconds: float) -> str:
     """Sum a run up in one line."""
     count = Counter(verdict.outcome for verdict in verdicts)
     cases = len({verdict.instance.case.id for verdict in verdicts})
+    served = sum(verdict.served for verdict in verdicts)
+    resident = f"; the resident process served {served} calls" if served else ""
     return (
         f"run: {cases} cases, {len(verdicts)} runs: {count['passed']} passed, "
-        f"{count['failed']} failed, {count['lacking']} not applicable, {seconds:.0f} s"
+        f"{count['failed']} failed, {count['lacking']} not applicable, {seconds:.0f} s{resident}"
     )
 
 

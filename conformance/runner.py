@@ -6,13 +6,13 @@ and is no failure.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from subprocess import SubprocessError, TimeoutExpired
@@ -20,26 +20,28 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from conformance import report
 from conformance.case import CASES, PLUGINS, SINCE, VERSIONS, CaseError, load, spread
+from conformance.options import Parser
+from conformance.resident import SOCKET
 from conformance.steps import TIME_LIMIT, Play, one_line
 from conformance.world import World, WorldError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator
 
     from conformance.case import Instance
     from conformance.steps import Call
 
-ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_BIN = ROOT / "dist" / "cni-flannel"
 PASSED, FAILED, LACKING = "passed", "failed", "lacking"
 
-# Commands that succeed where the kernel has a feature that cases may need.
+# Commands that succeed where there is what cases may need, of the kernel for the most part.
 FEATURES = {
     "bridge-vlan": "ip link add probe0 type bridge vlan_filtering 1 && ip link del probe0",
     "iptables-legacy": "iptables-legacy -t nat -S && ip6tables-legacy -t nat -S",
     "ipv6": "test -e /proc/sys/net/ipv6/conf/all",
     "nft-bridge": "nft add table bridge probe && nft delete table bridge probe",
-    "strace": "strace -V >/dev/null",
+    # strace, and a plugin that works in the process that is called; server-crash kills the other
+    "strace-on-plugins": f"strace -V >/dev/null && ! test -S {SOCKET}",
 }
 
 
@@ -51,6 +53,7 @@ class Verdict(NamedTuple):
     lines: list[str]
     seconds: float
     calls: list[Call]
+    served: int  # by a resident process
 
 
 class Runner:
@@ -59,8 +62,28 @@ class Runner:
     def __init__(self, bin_dir: Path, show: Callable[[World, Play], None] | None = None) -> None:
         self.bin_dir = bin_dir
         self.show = show
+        self.worlds: set[World] = set()
+        self.abandoned = False
         self.supported = cache(self._supported)
         self.has_feature = cache(self._has_feature)
+
+    @contextmanager
+    def world(self) -> Iterator[World]:
+        """Make a world that `abandon` knows of."""
+        if self.abandoned:
+            raise WorldError("the run was interrupted")
+        with World(self.bin_dir) as world:
+            self.worlds.add(world)
+            try:
+                yield world
+            finally:
+                self.worlds.discard(world)
+
+    def abandon(self) -> None:
+        """Close every world under the hands of whoever is at work there; nobody gets a new one."""
+        self.abandoned = True
+        for world in list(self.worlds):
+            world.close()
 
     def verdict(self, instance: Instance) -> Verdict:
         """Run one instance."""
@@ -68,18 +91,22 @@ class Runner:
         calls: list[Call] = []
         lacking = self.lacking(instance)
         if lacking:
-            return Verdict(instance, LACKING, [lacking], 0.0, [])
-        with World(self.bin_dir) as world:
+            return Verdict(instance, LACKING, [lacking], 0.0, [], 0)
+        with self.world() as world:
             play = Play(world, instance)
             try:
                 play.run()
             except (AssertionError, KeyError, OSError, SubprocessError, WorldError) as error:
                 play.failures.append(one_line(f"{type(error).__name__}: {error}"))
             calls = play.calls
+            served = 0
+            if world.resident is not None:
+                served, lines = world.resident.account()
+                play.failures += lines
             if self.show is not None:
                 self.show(world, play)
         outcome = FAILED if play.failures else PASSED
-        return Verdict(instance, outcome, play.failures, time.monotonic() - start, calls)
+        return Verdict(instance, outcome, play.failures, time.monotonic() - start, calls, served)
 
     def lacking(self, instance: Instance) -> str:
         """Say what the plugin or the kernel does not have; empty if nothing."""
@@ -94,9 +121,9 @@ class Runner:
             if SINCE.get(verb, "0.1.0") not in {*versions, "0.1.0"}:
                 return f"{instance.plugin} has no {verb}"
         if case.needs and not self.has_feature(case.needs):
-            return f"the kernel has no {case.needs}"
+            return f"there is no {case.needs} here"
         if case.lacks and self.has_feature(case.lacks):
-            return f"the kernel has {case.lacks}"
+            return f"there is {case.lacks} here"
         return ""
 
     def _supported(self, plugin: str) -> list[str] | None:
@@ -105,7 +132,7 @@ class Runner:
         One that has no VERSION is of 0.1.0, as libcni takes it. One whose answer cannot be read is
         held to all of them: it fails, and is not passed over.
         """
-        with World(self.bin_dir) as world:
+        with self.world() as world:
             program = world.program(plugin)
             if not world.path(program).exists():
                 return None
@@ -119,14 +146,18 @@ class Runner:
                 return list(VERSIONS)
 
     def _has_feature(self, name: str) -> bool:
-        with World(self.bin_dir) as world:
+        with self.world() as world:
             return world.run(["sh", "-c", FEATURES[name]], check=False).status == 0
 
 
 def run_all(runner: Runner, instances: list[Instance], jobs: int) -> Iterator[Verdict]:
     """Run instances in threads; the verdicts come in the order of the instances."""
     with ThreadPoolExecutor(jobs) as threads:
-        yield from threads.map(runner.verdict, instances)
+        try:
+            yield from threads.map(runner.verdict, instances)
+        except BaseException:
+            runner.abandon()  # or a Ctrl-C would wait for every call that is under way
+            raise
 
 
 def replay(instance: Instance, bin_dir: Path) -> str:
@@ -138,7 +169,8 @@ def replay(instance: Instance, bin_dir: Path) -> str:
 
 def show_calls(_world: World, play: Play) -> None:
     """Print a case's calls as shell commands with their answers."""
-    print(f"# {play.instance.id}: {play.instance.case.why}")
+    case = play.instance.case
+    print(f"# {play.instance.id}: {case.why}; its shell lines are in {case.id}.toml")
     for call in play.calls:
         environ = " ".join(f"{key}={shlex.quote(text)}" for key, text in call.environ.items())
         print(f"env -i {environ} {call.program} <<'EOF'")
@@ -154,12 +186,15 @@ def keep(world: World, play: Play) -> None:
     """Print the calls, and hold the world until Enter is pressed."""
     show_calls(world, play)
     print(f"\nthe world is still there: {shlex.join([*world.enter, 'bash'])}", file=sys.stderr)
-    input("Enter ends it ")
+    try:
+        input("Enter ends it ")
+    except EOFError:
+        print("no terminal: it ends at once", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the options of `run`; `compare` shares most of them."""
-    options = argparse.ArgumentParser(prog="python -m conformance run", description=__doc__)
+    options = Parser(prog="python -m conformance run", description=__doc__)
     add_choice(options)
     options.add_argument("--report", choices=report.FORMATS, default="text")
     options.add_argument("--json", action="store_true", help="the same as --report json")
@@ -169,20 +204,34 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_choice(options: argparse.ArgumentParser) -> None:
-    """Add the options that say what is run, and on which folder."""
-    options.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN, help="folder of plugins")
+    """Add the options that say what is run."""
     options.add_argument("--plugin", choices=PLUGINS, action="append", help="all by default")
     options.add_argument("--case", default="*", help="glob over the ids of cases")
     options.add_argument("--cases", type=Path, default=CASES, help="folder of cases")
     options.add_argument("--spec", default="", help="a version, or `all`; else each case's own")
-    options.add_argument("--jobs", type=int, default=max(1, len(os.sched_getaffinity(0))))
+    options.add_argument("--jobs", type=at_least_one, default=len(os.sched_getaffinity(0)))
+
+
+def at_least_one(text: str) -> int:
+    """Read a number of jobs; ValueError makes argparse complain."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def chosen(args: argparse.Namespace) -> list[Instance]:
-    """Give the instances that the options ask for; CaseError if there are none."""
+    """Give the instances that the options ask for; CaseError if there are none, or no plugins."""
+    if not args.bin_dir.is_dir():
+        raise CaseError(f"{args.bin_dir} is no folder: --bin-dir names the one of the plugins")
+    if args.spec not in {"", "all", *VERSIONS}:
+        raise CaseError(f"no version {args.spec!r}: there are {', '.join(VERSIONS)}, and all")
     found = spread(load(args.cases, args.case), args.plugin or list(PLUGINS), args.spec)
     if not found:
-        raise CaseError(f"no case matches {args.case!r}")
+        raise CaseError(
+            f"no case in {args.cases} matches {args.case!r}"
+            + (f" and has version {args.spec}" if args.spec not in {"", "all"} else "")
+        )
     return found
 
 
@@ -194,7 +243,7 @@ def main(argv: list[str]) -> int:
     except CaseError as error:
         print(error, file=sys.stderr)
         return 2
-    bin_dir = args.bin_dir.resolve()
+    bin_dir = args.bin_dir
     hook = keep if args.keep else show_calls if args.show else None
     runner = Runner(bin_dir, hook)
     start = time.monotonic()

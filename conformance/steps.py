@@ -98,7 +98,7 @@ class Play:
         argv = ["env", f"PLUGIN={program}", "sh", "-ec", step["run"]]
         if step.get("background"):
             nothing = subprocess.DEVNULL
-            self.world.popen(argv, stdin=nothing, stdout=nothing)
+            self.world.popen(argv, stdin=nothing, stdout=nothing, stderr=nothing)
             return None
         return self.world.run(argv, check=False, timeout=TIME_LIMIT)
 

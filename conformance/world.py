@@ -18,9 +18,11 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from conformance.holder import HOLDER, is_netns, is_pair, processes_in
+from conformance.holder import HOLDER, commands_in, is_netns, is_pair, processes_in
+from conformance.outcome import Outcome
+from conformance.resident import FOLDER, Resident, pair_of
 from conformance.state import difference, read_state
 
 if TYPE_CHECKING:
@@ -45,37 +47,12 @@ class WorldError(Exception):
     """The world could not be made, or something in it that a plugin has no part in failed."""
 
 
-class Outcome(NamedTuple):
-    """What one call of a program left: exit status (negative: the signal), stdout, stderr."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def result(self) -> dict[str, Any]:
-        """The printed result of a call that must have succeeded."""
-        assert self.status == 0, self
-        return self._document()
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """The printed error of a call that must have failed."""
-        assert self.status != 0, self
-        return self._document()
-
-    def _document(self) -> dict[str, Any]:
-        """Stdout, which must be exactly one JSON object."""
-        document = json.loads(self.stdout)
-        assert isinstance(document, dict), self
-        return document
-
-
 class World:
     """A machine as plugins see it. Paths are the world's own unless a name says otherwise.
 
     `plugins` is the folder of binaries under test; `cni_path` what CNI_PATH says: that folder, then
-    the distribution's own plugins, for delegates. A context manager; `close` may be called twice.
+    the distribution's own plugins, for delegates. `resident` is the process that launchers hand
+    their calls to, None for other plugins. A context manager; `close` may be called twice.
     """
 
     def __init__(self, plugins: Path | str, *, peers: str = GO_PLUGINS) -> None:
@@ -100,7 +77,9 @@ class World:
         self.enter = ["nsenter", "--target", str(self.holder.pid), "--net", "--mount"]
         if os.geteuid() != 0:
             self.enter += ["--user", "--preserve-credentials"]
+        pair = pair_of(self.plugins)
         self._complete()
+        self.resident = Resident(self, pair) if pair else None
         self.cni_path = f"{self.plugins}:{peers}"
 
     def _complete(self) -> None:
@@ -134,6 +113,8 @@ class World:
             process.wait()
         self.holder.kill()
         self.holder.communicate()
+        if self.resident is not None:
+            self.resident.close()
 
     # ------------------------------------------------------------------------------------- programs
 
@@ -152,10 +133,13 @@ class World:
         """
         if isinstance(stdin, str):
             stdin = stdin.encode()
+        env = {"PATH": SYSTEM_PATH} if env is None else env
+        if self.resident is not None and argv[0].startswith(f"{self.plugins}/"):
+            self.resident.expect(env, stdin or b"")
         done = subprocess.run(
             [*self.enter, *argv],
             input=stdin if stdin is not None else b"",
-            env={"PATH": SYSTEM_PATH} if env is None else env,
+            env=env,
             capture_output=True,
             check=False,
             timeout=timeout,
@@ -244,22 +228,14 @@ class World:
         """Command lines of the processes in the world, without those that end within a second."""
         deadline = time.monotonic() + LINGER_S
         while True:
-            found = self._processes()
+            found = commands_in(self.holder.pid, without=self._own())
             lingers = any(command.startswith(f"{self.plugins}/") for command in found)
             if not lingers or time.monotonic() > deadline:
                 return found
             time.sleep(0.01)
 
-    def _processes(self) -> list[str]:  # the holder left out
-        found = []
-        for pid in processes_in(self.holder.pid):
-            try:
-                text = Path(f"/proc/{pid}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if text:  # without, it is ending or has ended
-                found.append(text.replace(b"\0", b" ").decode(errors="backslashreplace").strip())
-        return sorted(found)
+    def _own(self) -> int:
+        return 0 if self.resident is None else self.resident.process.pid
 
     def path(self, path: str) -> Path:
         """A path of the world as one that this process can open."""
@@ -268,13 +244,16 @@ class World:
     def files(self, path: str) -> dict[str, bytes]:
         """Regular files below a directory: path relative to it -> content; {} if it is missing.
 
-        Namespaces look like files and cannot be read: /run/netns is left out.
+        Namespaces look like files and cannot be read: /run/netns is left out, and so is the folder
+        of the resident process' socket.
         """
         top = self.path(path)
         return {
             str(file.relative_to(top)): file.read_bytes()
             for file in sorted(top.rglob("*"))
-            if file.is_file() and not file.is_symlink() and file.parent.name != "netns"
+            if file.is_file()
+            and not file.is_symlink()
+            and file.parent.name not in {"netns", FOLDER}
         }
 
     def write(self, path: str, content: str | bytes) -> str:

@@ -6,11 +6,14 @@ Values only.  How a store spells them is in ``subnet``; what becomes of them in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+    from ipaddress import IPv4Address, IPv6Address, IPv6Network
+
+_NO_IPV4 = IPv4Network("0.0.0.0/0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,12 @@ class Lease:
 
     @property
     def key(self) -> str:
-        """The subnets as stores spell them: ``10.1.2.0-24``, ``10.1.2.0-24&fd00::-64``."""
-        parts = [
-            f"{subnet.network_address}-{subnet.prefixlen}"
-            for subnet in (self.subnet, self.subnet6)
-            if subnet is not None
-        ]
-        return "&".join(parts)
+        """The subnets as stores spell them: ``10.1.2.0-24``, ``10.1.2.0-24&fd00::-64``.
+
+        A lease without IPv4 has ``0.0.0.0-0`` in its place.
+        """
+        subnet = self.subnet or _NO_IPV4
+        text = f"{subnet.network_address}-{subnet.prefixlen}"
+        if self.subnet6 is not None:
+            text += f"&{self.subnet6.network_address}-{self.subnet6.prefixlen}"
+        return text

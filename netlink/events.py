@@ -45,7 +45,7 @@ class Events:
         self._socket.settimeout(timeout_s)
         try:
             return nlmsg.unpack(self._socket.recv(BUFFER))
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):  # the latter if the time is 0
             return []
 
     def fileno(self) -> int:

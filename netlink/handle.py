@@ -192,7 +192,7 @@ class Handle:
 
     def links(self, *, master: int | None = None, kind: str | None = None) -> list[rtnl.Link]:
         """List all links, or those of one bridge, or of one kind."""
-        found = map(rtnl.Link.decode, self._dump_of(rtnl.dump_links(master=master, kind=kind)))
+        found = map(rtnl.Link.decode, self.dump_of(rtnl.dump_links(master=master, kind=kind)))
         return [
             link
             for link in found
@@ -201,7 +201,7 @@ class Handle:
 
     def addresses(self, index: int = 0, family: int = 0) -> list[rtnl.InterfaceAddress]:
         """List the addresses of one link, or of all; none when the link is gone."""
-        replies = self._dump_of(rtnl.dump_addresses(index, family))
+        replies = self.dump_of(rtnl.dump_addresses(index, family))
         found = map(rtnl.InterfaceAddress.decode, replies)
         return [address for address in found if index in {0, address.index}]
 
@@ -209,7 +209,7 @@ class Handle:
         self, family: int, index: int | None = None, table: int | None = None
     ) -> list[rtnl.Route]:
         """List the routes of IP version 4 or 6, of one link or table if given."""
-        found = map(rtnl.Route.decode, self._dump_of(rtnl.dump_routes(family, index, table)))
+        found = map(rtnl.Route.decode, self.dump_of(rtnl.dump_routes(family, index, table)))
         return [
             route
             for route in found
@@ -218,7 +218,7 @@ class Handle:
 
     def neighbours(self, index: int | None = None, family: int = 0) -> list[rtnl.Neighbour]:
         """List the neighbour entries of one link, or of all."""
-        found = map(rtnl.Neighbour.decode, self._dump_of(rtnl.dump_neighbours(index, family)))
+        found = map(rtnl.Neighbour.decode, self.dump_of(rtnl.dump_neighbours(index, family)))
         return [entry for entry in found if index is None or entry.index == index]
 
     def port_vlans(self) -> list[rtnl.PortVLAN]:
@@ -234,7 +234,7 @@ class Handle:
         (answer,) = self.execute(rtnl.get_nsid(netns_fd))
         return None if answer is None else rtnl.decode_nsid(answer)
 
-    def _dump_of(self, message: Message) -> list[Message]:
+    def dump_of(self, message: Message) -> list[Message]:
         """Dump what belongs to a link or a table: nothing, when that is gone."""
         try:
             return self.dump(message)

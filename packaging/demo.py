@@ -1,5 +1,7 @@
 """Two pods on one node, attached by the built plugins, reach each other. Run by `./build.sh demo`.
 
+First by the frozen pair, a process for each call; then in resident mode, by launchers that hand the
+calls to one process; at last that process is killed, and the launchers do the calls themselves.
 The node is private: this program starts itself again in network and mount namespaces of its own,
 with empty /run and /var/lib, as root or as root of a user namespace. They end with it, so that
 nothing is left behind however it ends.
@@ -10,20 +12,27 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-PLUGINS = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIST = Path(__file__).resolve().parents[1] / "dist"
+PLUGINS = DIST / "cni-flannel"
+LAUNCHERS = PLUGINS / "launcher"
+DAEMON = DIST / "flanneld" / "flanneld"
+PODS = ("blue", "green")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SUBNET_ENV = """\
-FLANNEL_NETWORK=10.244.0.0/16
-FLANNEL_SUBNET=10.244.1.1/24
-FLANNEL_MTU=1450
-FLANNEL_IPMASQ=true
-"""
+NETWORK = "10.244.0.0/16"
+SUBNET_ENV = Path("/run/flannel/subnet.env")
+DIES_TOO = ("setpriv", "--pdeathsig", "KILL")  # with this program, however that ends
+PATIENCE_S = 30.0
 CONF = {
     "cniVersion": "1.0.0",
     "name": "cbr0",
@@ -49,43 +58,108 @@ def main() -> None:
         os.execvp(command[0], [*command, sys.executable, "-I", __file__, "--inside"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     make_node()
-    names = ["blue", "green"]
+    daemon = start_daemon()
+    failed = live("ADD, a process for each call", PLUGINS, drawn=True)
+    if LAUNCHERS.exists():
+        with resident_process() as process:
+            failed |= live("ADD, in resident mode", LAUNCHERS)
+            process.kill()
+            process.wait()
+            failed |= live("ADD, the resident process killed with SIGKILL", LAUNCHERS)
+    else:
+        heading("resident mode: not built, since there was no C compiler")
+    stop(daemon)
+    sys.exit(failed)
+
+
+def live(title: str, plugins: Path, *, drawn: bool = False) -> bool:
+    """Attach two pods, let them reach each other, detach them; whether anything failed."""
+    heading(title)
     failed = True
     try:
-        pods = [attach(name) for name in names]
+        pods = [attach(name, plugins) for name in PODS]
         heading("ping")
         failed = not all([ping(*pods), ping(*reversed(pods)), *map(ping_gateway, pods)])
-        draw(pods)
+        if drawn:
+            draw(pods)
     except KeyboardInterrupt:
         print("\ninterrupted: the pods are detached before the end")
     finally:
         heading("DEL")
-        detached = [detach(name) for name in names]
-    failed |= leftovers() or not all(detached)
-    sys.exit(failed)
+        detached = [detach(name, plugins) for name in PODS]
+    return leftovers() or not all(detached) or failed
+
+
+@contextmanager
+def resident_process() -> Iterator[subprocess.Popen[str]]:
+    """Start `flannel serve` for as long as this lasts; it ends with the demonstration."""
+    heading("flannel serve")
+    process = subprocess.Popen(
+        [*DIES_TOO, str(PLUGINS / "flannel"), "serve", "--log-calls"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    print(f"  {process.stderr.readline()}", end="")
+    try:
+        yield process
+    finally:
+        process.kill()
+        said = process.communicate()[1]
+        heading("what the resident process has said")
+        print(indented(said), end="\n\n")
 
 
 # ---------------------------------------------------------------------------------------- the story
 
 
 def make_node() -> None:
-    """Empty /run and /var/lib, the daemon's file, and the conf, both shown."""
+    """Empty /run and /var/lib, and an uplink, to which other nodes would be connected."""
     for folder in ("/run", "/var/lib"):
         run("mount", "-t", "tmpfs", "demo", folder)
     run("ip", "link", "set", "lo", "up")
-    Path("/run/flannel").mkdir()
-    Path("/run/flannel/subnet.env").write_text(SUBNET_ENV)
-    heading("/run/flannel/subnet.env, as flanneld writes it on every node")
-    print(indented(SUBNET_ENV))
+    run("ip", "link", "add", "uplink", "type", "bridge")
+    run("ip", "address", "add", "192.0.2.1/24", "dev", "uplink")
+    run("ip", "link", "set", "uplink", "up")
+
+
+def start_daemon() -> subprocess.Popen[str]:
+    """Start flanneld without a server for its leases, and wait until it is ready."""
+    command = [str(DAEMON), "--subnet-mgr", "local", "--network", NETWORK]
+    command += ["--iface", "uplink", "--ip-masq"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("/run/notify")
+        manager.settimeout(PATIENCE_S)
+        environ = {"PATH": PATH, "NOTIFY_SOCKET": "/run/notify"}
+        daemon = subprocess.Popen(
+            [*DIES_TOO, *command], stderr=subprocess.PIPE, text=True, env=environ
+        )
+        try:
+            while manager.recv(4096) != b"READY=1":
+                pass
+        except TimeoutError:
+            daemon.kill()
+            sys.exit(f"  flanneld does not get ready:\n{indented(daemon.communicate()[1])}")
+    heading(" ".join(["flanneld", *command[1:]]))
+    heading(f"{SUBNET_ENV}, as it has written it")
+    print(indented(SUBNET_ENV.read_text()))
     heading("the network configuration")
     print(indented(json.dumps(CONF, indent=2)))
-    heading("ADD")
+    return daemon
 
 
-def attach(name: str) -> Pod:
+def stop(daemon: subprocess.Popen[str]) -> None:
+    """End flanneld, and show what it said if it did not end well."""
+    daemon.terminate()
+    _, log = daemon.communicate()
+    if daemon.returncode:
+        print(indented(log))
+
+
+def attach(name: str, plugins: Path) -> Pod:
     """Make a pod's network namespace and attach it."""
     run("ip", "netns", "add", name)
-    status, result, milliseconds = plugin("ADD", name)
+    status, result, milliseconds = plugin("ADD", name, plugins)
     if status != 0:
         sys.exit(f"  ADD of {name} failed:\n{indented(json.dumps(result, indent=2))}")
     host_veth, pod_end = result["interfaces"][1:3]
@@ -143,9 +217,9 @@ def draw(pods: list[Pod]) -> None:
     print(f"   {'the node, which routes 10.244.0.0/16 between nodes':^{whole}}".rstrip())
 
 
-def detach(name: str) -> bool:
+def detach(name: str, plugins: Path) -> bool:
     """Detach a pod; one that was never attached is fine too. Whether it went well."""
-    status, result, milliseconds = plugin("DEL", name)
+    status, result, milliseconds = plugin("DEL", name, plugins)
     run("ip", "netns", "del", name, check=False)
     print(f"  {name:<6} {'eth0, its address and its state are gone':<84}{milliseconds:5.1f} ms")
     if status != 0:
@@ -168,16 +242,16 @@ def leftovers() -> bool:
 # ------------------------------------------------------------------------------------------ helpers
 
 
-def plugin(command: str, pod: str) -> tuple[int, dict[str, Any], float]:
-    """Call the frozen flannel as a runtime does: exit status, what it printed, milliseconds."""
-    program = str(PLUGINS / "flannel")
+def plugin(command: str, pod: str, plugins: Path) -> tuple[int, dict[str, Any], float]:
+    """Call flannel as a runtime does: exit status, what it printed, milliseconds."""
+    program = str(plugins / "flannel")
     environ = {
         "PATH": PATH,
         "CNI_COMMAND": command,
         "CNI_CONTAINERID": f"demo-{pod}",
         "CNI_NETNS": f"/run/netns/{pod}",
         "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(PLUGINS),
+        "CNI_PATH": str(plugins),
     }
     stdin = os.memfd_create("stdin")
     stdout = os.memfd_create("stdout")

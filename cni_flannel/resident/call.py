@@ -17,12 +17,13 @@ from cni.native import socket
 from cni_flannel import plugin as flannel
 from cni_flannel.bridge import plugin as bridge
 from cni_flannel.resident import protocol
+from cni_flannel.resident.orphans import Attachments
 from cni_flannel.resident.protocol import Refused
 from ipam import plugin as host_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cni.types import Plugin
     from cni_flannel.resident.deleter import Deleter
@@ -33,6 +34,9 @@ PROGRAMS: dict[str, Plugin] = {"flannel": flannel, "bridge": bridge, "host-local
 
 LIMIT_S = 120.0
 """A delegate is stopped after this.  All other waits have their own, shorter bounds."""
+
+ROOM = 32
+"""Descriptors that must be free when a call begins; it needs half of them."""
 
 OWN_NETNS = "/proc/thread-self/ns/net"
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
@@ -65,19 +69,40 @@ class Lent:
         self._deleter.delete(index, removals)
 
 
-def serve(connection: socket.socket, deleter: Deleter) -> None:
-    """Serve one connection.  Refused if it gets no answer; OSError if it ends early."""
-    _require_root(connection)
-    name = call_name()
-    protocol.greet(connection, name)
-    with protocol.read_request(connection) as request:
-        _require_same_network(request)
-        if request.program not in PROGRAMS:
-            raise Refused(f"no program {request.program!r}")
-        request.environ["CNI_FLANNEL_CALL"] = name
-        lent = Lent(request.netns, connection, deleter)
-        status, stdout, stderr = run(request, lent)
-    protocol.reply(connection, status, stdout, stderr)
+class Service:
+    """What all calls share; ``serve`` is called by many threads.
+
+    ``log`` gets a line for each call that is served, before its launcher can know the answer.
+    """
+
+    __slots__ = ("_attachments", "_deleter", "_log")
+
+    def __init__(self, deleter: Deleter, log: Callable[[str], None] | None = None) -> None:
+        self._deleter = deleter
+        self._log = log
+        self._attachments = Attachments()
+
+    def serve(self, connection: socket.socket) -> None:
+        """Serve one connection.  Refused if it gets no answer; OSError if it ends early."""
+        _require_root(connection)
+        _require_room(connection.fileno())
+        name = call_name()
+        protocol.greet(connection, name)
+        with protocol.read_request(connection) as request:
+            _require_same_network(request)
+            if request.program not in PROGRAMS:
+                raise Refused(f"no program {request.program!r}")
+            request.environ["CNI_FLANNEL_CALL"] = name
+            with self._attachments.call(request.environ, connection.fileno()):
+                answer = self._run(request, connection)
+        protocol.reply(connection, *answer)
+
+    def _run(self, request: Request, connection: socket.socket) -> tuple[int, bytes, bytes]:
+        start = time.monotonic()
+        answer = run(request, Lent(request.netns, connection, self._deleter))
+        if self._log is not None:
+            self._log(_line(request, answer[0], time.monotonic() - start))
+        return answer
 
 
 def call_name() -> str:
@@ -111,12 +136,26 @@ def _given_up() -> CNIError:
     )
 
 
+def _line(request: Request, status: int, seconds: float) -> str:
+    """A served call for whoever reads the log; what the caller chose cannot break the line."""
+    asked = (request.environ.get(f"CNI_{key}", "") for key in ("COMMAND", "CONTAINERID", "IFNAME"))
+    words = " ".join(ascii(one) for one in asked)
+    return f"served {request.program} {words}: exit status {status}, {seconds * 1000:.1f} ms"
+
+
 def _require_root(connection: socket.socket) -> None:
     pid, uid, _ = _UCRED.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     )
     if uid != 0:
         raise Refused(f"process {pid} has the user id {uid}, not root's")
+
+
+def _require_room(newest: int) -> None:
+    """Refuse what could fail for want of descriptors: a process of its own has enough of them."""
+    limit = os.sysconf("SC_OPEN_MAX")  # RLIMIT_NOFILE as it is now
+    if newest + ROOM > limit:  # the kernel gives the lowest number that is free
+        raise Refused(f"descriptor {newest} of at most {limit}: too few are left for a call")
 
 
 def _require_same_network(request: Request) -> None:

@@ -22,6 +22,7 @@ from cni_flannel.resident.server import Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from cni.native import socket
@@ -33,7 +34,11 @@ THREADS = 64
 IDLE_S = 600.0
 """A process that the service manager starts when it is called ends after so long without a call."""
 
-USAGE = "usage: flannel serve [--socket PATH]"
+USAGE = """\
+usage: flannel serve [--socket PATH] [--log-calls]
+
+  --socket PATH  listen there instead of at /run/cni-flannel/cni.sock
+  --log-calls    a line on stderr for each call that is served"""
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _USELESS, _FAILED = 2, 1
 
@@ -41,27 +46,32 @@ _USELESS, _FAILED = 2, 1
 def main(argv: list[str]) -> NoReturn:
     """Serve until a signal ends it, or nobody calls; then leave the process."""
     try:
-        path = _socket_path(argv)
-        if path is None:
+        options = _options(argv)
+        if options is None:
             _tell(USAGE)
             os._exit(_USELESS)
-        _serve(path)
+        _serve(*options)
     except (OSError, ValueError, RuntimeError) as error:
         _tell(f"flannel serve: {error}")
         os._exit(_FAILED)
     os._exit(0)
 
 
-def _socket_path(argv: list[str]) -> str | None:
-    """The path of the socket; None when the arguments cannot be understood."""
-    if not argv:
-        return SOCKET
-    if len(argv) == 2 and argv[0] == "--socket" and argv[1]:
-        return argv[1]
-    return None
+def _options(argv: list[str]) -> tuple[str, bool] | None:
+    """The path of the socket, and whether calls are logged; None if that cannot be understood."""
+    path, logs_calls = SOCKET, False
+    words = iter(argv)
+    for word in words:
+        if word == "--log-calls":
+            logs_calls = True
+        elif word == "--socket":
+            path = next(words, "")
+        else:
+            return None
+    return (path, logs_calls) if path else None
 
 
-def _serve(path: str) -> None:
+def _serve(path: str, logs_calls: bool) -> None:  # noqa: FBT001 - as they come from the options
     signals = _signals()
     gc.enable()  # the frozen plugins turn it off
     gc.freeze()  # what is loaded now stays
@@ -69,7 +79,7 @@ def _serve(path: str) -> None:
     address = Address(path) if passed is None else None
     listener = passed if address is None else address.listener
     assert listener is not None  # noqa: S101 - one of the two was made
-    server = _started(listener)
+    server = _started(listener, _tell if logs_calls else None)
     activation.notify(os.environ, "READY=1")
     _tell(f"serving {'the socket that was passed' if passed else path}")
     _attend(server, signals, None if passed is None else IDLE_S)
@@ -80,10 +90,10 @@ def _serve(path: str) -> None:
     _drain(server, signals)
 
 
-def _started(listener: socket.socket) -> Server:
+def _started(listener: socket.socket, log: Callable[[str], None] | None) -> Server:
     deleter = Deleter()
     deleter.start()
-    server = Server(listener, lambda connection: call.serve(connection, deleter), _tell)
+    server = Server(listener, call.Service(deleter, log).serve, _tell)
     server.keep(THREADS)
     return server
 

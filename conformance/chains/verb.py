@@ -54,3 +54,4 @@ def _run(chosen: Namespace, version: str, without: list[str], figure: Figure) ->
         run_failures(node, figure, normal, quick=chosen.quick)
         if number(version) >= number("1.1.0") and plugin not in node.translated:
             run_garbage(node, figure, normal)
+        figure.account(node.world)

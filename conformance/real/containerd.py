@@ -159,6 +159,7 @@ def _good_and_bad_days(bin_dir: Path, figure: Figure) -> bytes:
         for number in range(node.POOL):
             containerd.run_detached(f"last-{number}")
             figure.count("containers")
+        figure.account(machine.world)
         return node.save(machine)
 
 
@@ -275,3 +276,4 @@ def _reboot(bin_dir: Path, figure: Figure, disk: bytes) -> None:
             containerd.end(name, client)
         if left := node.leases(machine):
             figure.fail(f"after the reboot, leases are left of {left}")
+        figure.account(machine.world)

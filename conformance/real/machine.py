@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from conformance.resident import pair_of
 from conformance.world import SYSTEM_PATH, Outcome, World, WorldError
 
 if TYPE_CHECKING:
@@ -146,7 +147,11 @@ class Machine:
 
     def install(self, bin_dir: Path, peers: Sequence[str]) -> None:
         """Install the pair as its own installer does, and the distribution's plugins beside it."""
-        if (bin_dir / "host-local").exists() and any(bin_dir.glob(".cni-flannel-*")):
+        pair = pair_of(bin_dir)
+        if pair is not None and self.world.resident is not None:
+            self.run([str(INSTALL), "--resident", str(pair), BIN_DIR])
+            self.world.resident.move(self.enter, f"{BIN_DIR}/cni-flannel/flannel")
+        elif (bin_dir / "host-local").exists() and any(bin_dir.glob(".cni-flannel-*")):
             self.run([str(INSTALL), str(bin_dir.resolve()), BIN_DIR])
         else:
             self.run(["cp", "-a", f"{bin_dir.resolve()}/.", BIN_DIR])

@@ -112,3 +112,4 @@ def _run(bin_dir: Path, figure: Figure) -> None:
         for name in ids:
             podman.call("rm", "--force", "--time", "0", name)
         node.judge_left(machine, figure, normal, "two containers")
+        figure.account(machine.world)

@@ -6,21 +6,26 @@ each failure above it, or the same as one JSON document, and exit status 0 or 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-DEFAULT_BIN_DIR = Path(__file__).resolve().parents[2] / "dist" / "cni-flannel"
+from conformance.options import Parser
+
+if TYPE_CHECKING:
+    import argparse
+
+    from conformance.world import World
+
+
+SERVED = "served by the resident process"
 _SHOWN = 40  # failures printed one by one; a figure counts them all
 
 
 def options(verb: str, summary: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all verbs have."""
-    parser = argparse.ArgumentParser(prog=f"python -m conformance {verb}", description=summary)
-    parser.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN_DIR, help="the plugins' folder")
+    parser = Parser(prog=f"python -m conformance {verb}", description=summary)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
     parser.add_argument("--jobs", type=int, default=2, help="worlds at work at the same time")
     return parser
@@ -31,6 +36,14 @@ class Tally(NamedTuple):
 
     counts: dict[str, int]
     failures: list[str]
+
+
+def accounted(world: World, tally: Tally) -> Tally:
+    """Add to a tally what a world's resident process has served since the last time."""
+    if world.resident is None:
+        return tally
+    served, problems = world.resident.account()
+    return Tally(tally.counts | {SERVED: served}, [*tally.failures, *problems])
 
 
 class Figure:
@@ -66,6 +79,10 @@ class Figure:
             self.count(name, number)
         for line in tally.failures:
             self.fail(line)
+
+    def account(self, world: World) -> None:
+        """Count the calls that a world's resident process has served, if it has one."""
+        self.add(accounted(world, Tally({}, [])))
 
     def progress(self, text: str) -> None:
         """Show how far the work is, where somebody watches."""

@@ -1,8 +1,9 @@
 """Work spread over processes, each with a place of its own, which ends with its process.
 
 `spread` gives the items to `jobs` processes in turn; each makes its place once (a world with a
-network in it, say) and hands it to the work. A worker dies with the process that started it, also
-when that one is killed, and a world dies with the worker that holds it.
+network in it, say) and hands it to the work. What a resident process in that world has served is
+added to the work's tally. A worker dies with the process that started it, also when that one is
+killed, and a world dies with the worker that holds it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
+
+from conformance.stress.figure import accounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,7 +35,7 @@ def spread(
     if jobs <= 1:
         with make(*arguments) as place:
             for item in items:
-                yield work(place, item)
+                yield accounted(place.world, work(place, item))
         return
     pool = ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), _prepare, (os.getpid(), make, arguments)
@@ -52,4 +55,4 @@ def _prepare(parent: int, make: Callable[..., Any], arguments: tuple[Any, ...]) 
 
 def _work(task: tuple[Callable[[Any, Any], Any], Any]) -> Any:
     work, item = task
-    return work(_place, item)
+    return accounted(_place.world, work(_place, item))

@@ -54,7 +54,12 @@ def network(kind: str, plugin: str) -> dict[str, Any]:
 
 
 class Scene:
-    """A world with one network and a pod; a context manager."""
+    """A world with one network and a pod; a context manager.
+
+    A call that takes longer than `deadline_s` is killed: subprocess.TimeoutExpired.
+    """
+
+    deadline_s = DEADLINE_S
 
     def __init__(self, bin_dir: Path, kind: str, plugin: str = "flannel") -> None:
         self.kind = kind
@@ -116,7 +121,7 @@ class Scene:
             json.dumps(self.conf | changes),
             environ,
             check=False,
-            timeout=DEADLINE_S,
+            timeout=self.deadline_s,
         )
 
     def bounded(self, trial: Callable[[], list[str]]) -> list[str]:

@@ -107,6 +107,7 @@ def main(argv: list[str]) -> int:
             if number % 50 == 0:
                 figure.progress(f"{number} of {args.cycles}, {time.monotonic() - start:.0f} s")
         changed = difference(before, everything(scene.world))
+        figure.account(scene.world)
     figure.count("traits changed", len(changed))
     for line in changed:
         figure.fail(line)

@@ -280,6 +280,7 @@ def main(argv: list[str]) -> int:
         end.set()
         disturber.join()
         storm.conclude()
+        figure.account(world)
     if figure.failures:
         figure.progress(f"--seed {args.seed}")
     return figure.finish()

@@ -7,13 +7,14 @@ planned by the type that each of them publishes, so a cluster can change its bac
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
 
-    from flanneld.desired import Desired
+    from flanneld.desired import AnyAddress, AnyNetwork, Desired
+    from flanneld.forward.forwarding import Forwarding
     from flanneld.lease import Attributes, Lease
 
 
@@ -22,7 +23,8 @@ class External:
     """The interface that reaches the other nodes, and this node's addresses on it.
 
     ``address`` is the interface's own, ``public_ip`` what the others are told (they differ behind
-    NAT); ``mtu`` is the interface's, in bytes.
+    NAT); ``mtu`` is the interface's, in bytes; ``onlink`` the prefixes that it reaches without a
+    gateway.
     """
 
     name: str
@@ -32,6 +34,11 @@ class External:
     address6: IPv6Address | None = None
     public_ip: IPv4Address | None = None
     public_ip6: IPv6Address | None = None
+    onlink: tuple[AnyNetwork, ...] = ()
+
+    def is_onlink(self, address: AnyAddress) -> bool:
+        """Whether an address is reached on the interface itself."""
+        return any(address in network for network in self.onlink)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ class Backend(Protocol):
     """A type of network.  All methods are pure; ``ValueError`` names what cannot be."""
 
     name: str  # as in ``Backend.Type``
+    devices: tuple[str, str]  # the names of its VXLAN devices, IPv4's and IPv6's; "" if none
 
     def attributes(self, external: External, identity: Identity) -> Attributes:
         """Say what this node publishes."""
@@ -59,4 +67,13 @@ class Backend(Protocol):
         self, own: Lease, peers: Iterable[Lease], external: External, identity: Identity
     ) -> Desired:
         """Plan this node's devices, and the paths to all peers by the type each publishes."""
+        ...
+
+
+@runtime_checkable
+class Forwards(Protocol):
+    """What a backend has besides if packets pass through a process of the daemon's own."""
+
+    def forwarding(self, own: Lease, leases: Iterable[Lease], external: External) -> Forwarding:
+        """Plan the device and the process that moves its packets; pure, ``ValueError`` as above."""
         ...

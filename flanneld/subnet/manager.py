@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from flanneld.config import NetConf
     from flanneld.lease import Attributes, Lease
@@ -34,6 +34,10 @@ class Manager(Protocol):
         """Give the network's configuration; ``config.ConfigError`` if it is wrong."""
         ...
 
+    async def own(self, attributes: Attributes) -> Lease | None:
+        """Give the lease that names the public address of these attributes, as it is now."""
+        ...
+
     async def acquire(self, attributes: Attributes, previous: Lease | None) -> Lease:
         """Lease a subnet for this node, the one it had before if that is possible.
 
@@ -45,14 +49,15 @@ class Manager(Protocol):
         """Replace what this node says of its lease; Revoked if it is not its lease any more."""
         ...
 
-    async def hold(self, lease: Lease) -> None:
-        """Renew the lease in time, for ever; ends with Revoked."""
+    async def hold(self, lease: Lease, renewed: Callable[[Lease], None]) -> None:
+        """Renew the lease in time, for ever, telling each time its new end; ends with Revoked."""
         ...
 
-    def watch(self) -> AsyncIterator[Mapping[str, Lease]]:
+    def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:
         """Give all leases by key, this node's among them, now and after each change.
 
-        Changes that come together are given together.  Goes on through outages of the store.
+        Changes that come together are given together; the mapping is live.  StoreError when the
+        store is away: what was given holds, and the next call begins with a new snapshot.
         """
         ...
 

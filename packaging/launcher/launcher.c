@@ -139,7 +139,7 @@ static int connected(void) {
 
 // Let the resident process serve the call, and leave with its status. Returns if it did not.
 static void ask(const char *verb, const char *netns, int stdin_copy) {
-    int descriptors[3] = {open("/proc/self/ns/net", O_PATH | O_CLOEXEC), stdin_copy, -1}, count = 2, fd;
+    int descriptors[3] = {open("/proc/self/ns/net", O_PATH | O_CLOEXEC), stdin_copy, -1}, count = 2, fd, whole;
     struct greeting greeting;
     struct reply reply;
     bool has_pod = netns && *netns && strchr("ADC", *verb); // ADD, DEL, CHECK
@@ -152,14 +152,14 @@ static void ask(const char *verb, const char *netns, int stdin_copy) {
     // By this the frozen executable knows as this call's own what has been done of it already.
     if (setenv("CNI_FLANNEL_CALL", greeting.call, 1) != 0) return;
     int64_t deadline = now_ms() + ANSWER_MS;
-    bool whole;
     while ((whole = receive(fd, &reply, sizeof reply, deadline)) && reply.status == STILL_THERE)
         send(fd, "", 1, MSG_NOSIGNAL); // the server asked whether we still wait
     size_t length = (size_t)reply.stdout + reply.stderr;
     char *output = whole ? malloc(length + 1) : NULL;
     if (!output || !receive(fd, output, length, deadline)) return;
     write_all(2, output + reply.stdout, reply.stderr);
-    _exit(write_all(1, output, reply.stdout) ? (int)reply.status : 1);
+    if (write_all(1, output, reply.stdout)) _exit(reply.status);
+    dprintf(2, "error writing to stdout: errno %d\n", errno), _exit(1);
 }
 
 static bool append(const char *text) {

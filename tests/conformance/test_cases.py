@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from conformance.__main__ import main
-from conformance.runner import DEFAULT_BIN
+from conformance.options import DEFAULT_BIN_DIR
 
-BIN_DIR = Path(os.environ.get("CNI_FLANNEL_BIN", str(DEFAULT_BIN)))
+BIN_DIR = Path(os.environ.get("CNI_FLANNEL_BIN", DEFAULT_BIN_DIR))
 
 on_the_pair = [
     pytest.mark.kernel,

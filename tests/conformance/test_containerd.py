@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from conformance.__main__ import main
+from conformance.options import DEFAULT_BIN_DIR
 from conformance.real.containerd import PROGRAMS as CONTAINERD
 from conformance.real.machine import Machine
 from conformance.real.podman import PROGRAMS as PODMAN
-from conformance.stress.figure import DEFAULT_BIN_DIR
 from conformance.world import SYSTEM_PATH, WorldError
 
 BIN_DIR = Path(os.environ.get("CNI_FLANNEL_BIN", DEFAULT_BIN_DIR))

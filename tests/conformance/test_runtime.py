@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conformance.__main__ import main
-from conformance.stress.figure import DEFAULT_BIN_DIR
+from conformance.options import DEFAULT_BIN_DIR
 
 BIN_DIR = Path(os.environ.get("CNI_FLANNEL_BIN", DEFAULT_BIN_DIR))
 

@@ -10,7 +10,7 @@ import sys
 
 import atheris  # type: ignore[import-untyped]
 
-with atheris.instrument_imports(include=["cni", "cni_flannel", "ipam", "netlink"]):
+with atheris.instrument_imports(include=["cni", "cni_flannel", "flanneld", "ipam", "netlink"]):
     from tests.fuzz.targets import TARGETS
 
 from hypothesis import given, settings

@@ -21,6 +21,7 @@ from cni.types import Args
 from cni_flannel import delegate, netconf, scratch
 from cni_flannel.bridge import conf as bridge_conf
 from conformance.stress import calls, noise
+from flanneld.kernel import entries, vxlan
 from ipam import conf as ipam_conf
 from ipam import lease, request, subnet_env
 from ipam import plugin as host_local
@@ -33,6 +34,15 @@ CODES = {value for name, value in vars(errors).items() if name.isupper() and typ
 _NODE = subnet_env.parse(calls.subnet_env_of_a_node(), "subnet.env")
 _LIKE_JSON = st.text(
     alphabet='{}[]":,\\u0123456789.eE+-dDfF \t\ntruefalsnul\x00\x7f\xe9\ud800', max_size=40
+)
+
+
+_OF_THE_DAEMON = (
+    vxlan.decode,
+    entries.decode_address,
+    entries.decode_neighbour,
+    entries.decode_forward,
+    entries.decode_route,
 )
 
 
@@ -131,7 +141,7 @@ def check_nlmsg(data: bytes) -> None:
     except ValueError:
         return
     for message in messages:
-        for decode in (*(one.decode for one in decoders), nlmsg.refusal):
+        for decode in (*(one.decode for one in decoders), nlmsg.refusal, *_OF_THE_DAEMON):
             try:
                 decode(message)
             except (ValueError, nlmsg.NetlinkError):

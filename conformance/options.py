@@ -1,0 +1,44 @@
+"""Options that every verb has: which binaries are called, and whether as launchers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conformance.resident import LAUNCHERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEFAULT_BIN_DIR = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with `--bin-dir` and `--resident`, which adds the launchers' folder to the first.
+
+    Parsed arguments have `bin_dir`, the folder whose programs are called.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_argument("--bin-dir", type=Path, default=DEFAULT_BIN_DIR, help="folder of plugins")
+        self.add_argument(
+            "--resident",
+            action="store_true",
+            help=f"call BIN_DIR/{LAUNCHERS}, before a resident process in each world",
+        )
+
+    def parse_known_args(  # type: ignore[override] # the namespace is always a new one
+        self, args: Sequence[str] | None = None, namespace: None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, and resolve the two."""
+        found, rest = super().parse_known_args(args, namespace)
+        found.bin_dir = found.bin_dir.resolve()
+        if found.resident:
+            found.bin_dir /= LAUNCHERS
+            if not (found.bin_dir / "flannel").exists():
+                self.error(
+                    f"there are no launchers in {found.bin_dir}: ./build.sh with a C compiler"
+                )
+        return found, rest

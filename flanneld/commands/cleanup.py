@@ -1,0 +1,104 @@
+"""``flanneld cleanup``: remove every trace of the daemon from this node.
+
+What is removed is provably a flannel's: rules by their chains and tables, devices by their alias
+or by name, VNI and address, routes by our protocol number. The plugins' bridge and pods stay, and
+the lease stays in the store until it expires.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from flanneld import files, state, subnet_env
+from flanneld.commands import arguments
+from flanneld.desired import Desired
+from flanneld.kernel.reconciler import Reconciler
+from flanneld.rules.manager import Rules
+from flanneld.rules.programs import RulesError
+from flanneld.state import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flanneld.desired import AnyNetwork
+    from flanneld.kernel.reconciler import Report
+
+EVERYTHING = frozenset(map(ip_network, ("0.0.0.0/0", "::/0")))
+
+
+async def run(argv: list[str]) -> int:
+    """Remove, and print what was removed; 0 if nothing is left, 1 if something is, 2 if refused."""
+    made = arguments.parser(
+        "cleanup",
+        "Remove every trace of the daemon from this node: rules, devices, routes, its files.",
+        "0 nothing is left, 1 something could not be removed, 2 nothing was tried",
+    )
+    made.add_argument("--data-dir", default=arguments.default_of("data-dir"), metavar="PATH")
+    made.add_argument(
+        "--all", action="store_true", help="of all networks that a flannel ever had on this node"
+    )
+    wanted = made.parse_args(argv)
+    try:
+        with files.lock(state.lock_path(wanted.subnet_file)):
+            networks = EVERYTHING if wanted.all else _networks(wanted.subnet_file)
+            removed, left = await _remove(networks)
+            removed += _unlink(_files(wanted.subnet_file, wanted.data_dir))
+    except files.Locked:
+        return arguments.fail("cleanup", StateError("flanneld runs: stop it first"))
+    except (StateError, OSError) as error:
+        return arguments.fail("cleanup", error)
+    arguments.show([*(f"removed {one}" for one in removed), *(f"left {one}" for one in left)])
+    return 1 if left else 0
+
+
+def _networks(subnet_file: str) -> frozenset[AnyNetwork]:
+    """Find the networks of the daemon that wrote this file; StateError if nothing tells."""
+    networks = set(subnet_env.previous(subnet_file).networks)
+    try:
+        known = state.load(subnet_file)
+    except StateError:
+        if networks:
+            return frozenset(networks)
+        raise StateError(
+            f"neither {subnet_file} nor a state beside it exists: nothing says which network was"
+            " this node's; --all removes what any flannel left"
+        ) from None
+    return frozenset(networks | {net for net in (known.conf.network, known.conf.network6) if net})
+
+
+async def _remove(networks: frozenset[AnyNetwork]) -> tuple[list[str], list[str]]:
+    """Remove from the kernel; what was removed, and what is left and why."""
+    removed: list[str] = []
+    left: list[str] = []
+    try:
+        removed += await Rules([], nftables=False).remove()
+    except RulesError as error:
+        left.append(str(error))
+    reconciler = Reconciler()
+    try:
+        report: Report = await reconciler.apply(Desired(networks=networks))
+    finally:
+        reconciler.close()
+    removed += (str(change.value) for change in report.changes)
+    left += report.problems
+    return removed, left
+
+
+def _files(subnet_file: str, data_dir: str) -> Iterator[str]:
+    yield state.path(subnet_file)
+    yield subnet_file
+    yield from sorted(glob.glob(os.path.join(glob.escape(data_dir), "mac", "flannel*")))
+
+
+def _unlink(paths: Iterator[str]) -> list[str]:
+    removed = []
+    for path in paths:
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            continue
+        removed.append(path)
+    return removed

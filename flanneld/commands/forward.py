@@ -1,0 +1,110 @@
+"""``flanneld forward``: the process that forwards packets of the udp backend.  Not for people.
+
+The daemon starts it with the TUN device and the socket as open descriptors, and tells it the table
+of nodes as lines of JSON on stdin, a whole one each time.  It ends when the daemon does (stdin's
+end), and when a descriptor breaks; the daemon starts another, and the device outlives it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from flanneld import logs
+from flanneld.forward.forwarder import Forwarder
+from flanneld.forward.keeper import BROKEN
+from flanneld.forward.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_TURNS = 8  # batches of one direction before the other and the daemon have theirs
+_STDIN = 0
+_TELL_S = 60.0  # at least, between two lines about dropped packets
+
+_log = logging.getLogger(__name__)
+
+
+async def run(argv: Sequence[str]) -> int:
+    """Forward until stdin ends.  Nothing is awaited: this process does nothing else."""
+    parser = argparse.ArgumentParser("flanneld forward", description=__doc__)
+    parser.add_argument("--tun", type=int, required=True, help="descriptor of the TUN device")
+    parser.add_argument("--socket", type=int, required=True, help="descriptor of the UDP socket")
+    parser.add_argument("--mtu", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--strict", action="store_true", help="drop what no node has sent")
+    args = parser.parse_args(argv)
+    forwarder = Forwarder(
+        args.tun,
+        socket.socket(fileno=args.socket),
+        mtu=args.mtu,
+        port=args.port,
+        strict=args.strict,
+    )
+    logs.set_up(logging.INFO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # What stops the daemon (a terminal, a service manager) may be sent to its children too:
+        # it is for the daemon to say when nobody needs packets any more.
+        signal.signal(number, signal.SIG_IGN)
+    gc.disable()  # no cycles are made, and a pause costs packets
+    try:
+        _forward(forwarder, args.tun, args.socket)
+    except OSError as error:
+        _log.error("forwarding ends: %s", error)
+        return BROKEN
+    return 0
+
+
+def _forward(forwarder: Forwarder, tun: int, sock: int) -> None:
+    """Serve the three descriptors in turn until stdin ends; packets wait for the first table."""
+    os.set_blocking(_STDIN, False)
+    lines = bytearray()
+    told, due = 0, 0.0
+    nothing = forwarder.table
+    with select.epoll() as poll:
+        poll.register(_STDIN, select.EPOLLIN)
+        while forwarder.table is nothing:
+            poll.poll()
+            if not _listen(forwarder, lines):
+                return
+        poll.register(tun, select.EPOLLIN)
+        poll.register(sock, select.EPOLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if _STDIN in ready and not _listen(forwarder, lines):
+                return
+            sending, receiving = tun in ready, sock in ready
+            for _ in range(_TURNS):
+                sending = sending and forwarder.send_batch()
+                receiving = receiving and forwarder.receive_batch()
+                if not sending and not receiving:
+                    break
+            dropped = forwarder.dropped.total()
+            if dropped != told and time.monotonic() >= due:
+                _log.warning("packets dropped since the start", extra=_named(forwarder.dropped))
+                told, due = dropped, time.monotonic() + _TELL_S
+
+
+def _named(dropped: Mapping[str, int]) -> dict[str, int]:
+    return {reason.lower().replace(" ", "_"): count for reason, count in dropped.items()}
+
+
+def _listen(forwarder: Forwarder, lines: bytearray) -> bool:
+    """Take what the daemon says; False when it says no more."""
+    try:
+        heard = os.read(_STDIN, 1 << 16)
+    except BlockingIOError:
+        return True
+    lines += heard
+    while (end := lines.find(b"\n")) >= 0:
+        forwarder.table = Table(json.loads(lines[:end]))
+        del lines[: end + 1]
+    return bool(heard)

@@ -1,0 +1,184 @@
+"""``flanneld status``: this node, its lease, and how each peer is reached."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from flanneld.commands import arguments
+from flanneld.diagnosis.paths import Judge, paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from flanneld.diagnosis.node import View
+    from flanneld.diagnosis.paths import PeerPath
+
+_HEAD = ("SUBNET", "PUBLIC IP", "TYPE", "LINK", "MTU", "DEVICE", "NEIGHBOUR", "FDB", "ROUTE")
+
+
+async def run(argv: list[str]) -> int:
+    """Print it; 0 if all is as it should be, 1 if not, 2 if that is not known."""
+    made = arguments.parser(
+        "status",
+        "Show this node, its lease, and how each peer is reached.",
+        "0 all is as it should be, 1 something is not, 2 there is nothing to look at",
+    )
+    arguments.add_json(made)
+    wanted = made.parse_args(argv)
+    seen = await arguments.look("status", wanted.subnet_file)
+    if seen is None:
+        return arguments.FAILED
+    peers = list(paths(seen))
+    arguments.show([json.dumps(document(seen, peers))] if wanted.json else table(seen, peers))
+    return 0 if is_healthy(seen, peers) else 1
+
+
+def is_healthy(seen: View, peers: Iterable[PeerPath]) -> bool:
+    """Whether the daemon runs and every part of every path is right."""
+    return (
+        seen.running
+        and not seen.difference
+        and not seen.rules
+        and all(peer.is_ok for peer in peers)
+    )
+
+
+def document(seen: View, peers: Iterable[PeerPath]) -> dict[str, Any]:
+    """Give all of it for programs; times are Unix times in seconds, MTUs bytes."""
+    known, judge = seen.state, Judge(seen)
+    return {
+        "running": seen.running,
+        "pid": known.pid,
+        "version": known.version,
+        "written": known.written,
+        "ready": known.ready,
+        "problems": [*known.problems],
+        "network": _text(known.conf.network),
+        "network6": _text(known.conf.network6),
+        "backend": known.conf.backend_type,
+        "lease": {
+            "subnet": _text(known.lease.subnet),
+            "subnet6": _text(known.lease.subnet6),
+            "expires": known.lease.expires,
+        },
+        "interface": {
+            "name": known.external.name,
+            "mtu": known.external.mtu,
+            "address": _text(known.external.address),
+            "address6": _text(known.external.address6),
+            "public_ip": _text(known.external.public_ip),
+            "public_ip6": _text(known.external.public_ip6),
+        },
+        "mtu": seen.mtu,
+        "devices": [
+            {"name": device.name, "mac": device.mac, "mtu": device.mtu, "state": judge.part(device)}
+            for device in sorted(seen.desired.devices, key=str)
+        ],
+        "peers": [
+            {
+                "subnet": str(peer.subnet),
+                "public_ip": _text(peer.public_ip),
+                "type": peer.backend_type,
+                "link": peer.link,
+                "mtu": peer.mtu,
+                "device": peer.device,
+                "neighbour": peer.neighbour,
+                "fdb": peer.fdb,
+                "route": peer.route,
+                "problem": peer.problem,
+            }
+            for peer in peers
+        ],
+        "rules": [*seen.rules],
+        "differences": [str(change) for change in _changes(seen)],
+        "obstacles": [*seen.difference.problems],
+    }
+
+
+def _changes(seen: View) -> tuple[object, ...]:
+    return (*seen.difference.devices, *seen.difference.entries)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+# ------------------------------------------------------------------------------------- the table
+
+
+def table(seen: View, peers: Sequence[PeerPath]) -> Iterator[str]:
+    """Give all of it for people."""
+    yield from _node(seen)
+    yield ""
+    rows = [_HEAD, *(_row(peer) for peer in peers)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if not peers:
+        yield "no peers"
+    complaints = [
+        *(peer.problem for peer in peers if peer.problem),
+        *seen.difference.problems,
+        *(f"rules: {fault}" for fault in seen.rules),
+    ]
+    if complaints:
+        yield ""
+        yield from complaints
+    if _changes(seen):
+        yield ""
+        yield f"{len(_changes(seen))} differences: flanneld diff lists them"
+
+
+def _node(seen: View) -> Iterator[str]:
+    known = seen.state
+    outer = known.external
+    age = max(0, int(time.time() - known.written))
+    if not seen.running:
+        daemon = f"not running (pid {known.pid} is gone); what follows is of its last pass"
+    else:
+        daemon = f"pid {known.pid}, {'ready' if known.ready else 'not ready'}"
+    networks = [net for net in (known.conf.network, known.conf.network6) if net is not None]
+    subnets = [net for net in (known.lease.subnet, known.lease.subnet6) if net is not None]
+    expires = "" if known.lease.expires is None else f", expires {_stamp(known.lease.expires)}"
+    yield f"daemon     {daemon}, last pass {age} s ago, version {known.version}"
+    yield f"network    {_list(networks)}, backend {known.conf.backend_type}"
+    yield f"lease      {_list(subnets)}{expires}"
+    yield f"interface  {outer.name} {_list(_pairs(seen))}, MTU {outer.mtu}"
+    yield f"pods' MTU  {seen.mtu}"
+    judge = Judge(seen)
+    for device in sorted(seen.desired.devices, key=str):
+        yield f"device     {device.name} {device.mac}, MTU {device.mtu}: {judge.part(device)}"
+    yield f"rules      {'ok' if not seen.rules else f'{len(seen.rules)} faults'}"
+
+
+def _pairs(seen: View) -> Iterator[str]:
+    outer = seen.state.external
+    pairs = ((outer.address, outer.public_ip), (outer.address6, outer.public_ip6))
+    for address, public_ip in pairs:
+        if address is not None:
+            nat = "" if public_ip in {None, address} else f" (published as {public_ip})"
+            yield f"{address}{nat}"
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _stamp(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _row(peer: PeerPath) -> tuple[str, ...]:
+    return (
+        str(peer.subnet),
+        str(peer.public_ip or "-"),
+        peer.backend_type or "-",
+        peer.link or "-",
+        str(peer.mtu or "-"),
+        peer.device,
+        peer.neighbour,
+        peer.fdb,
+        peer.route,
+    )

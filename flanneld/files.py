@@ -1,0 +1,67 @@
+"""Files that are never seen half-written, and a lock that dies with its holder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from io import BufferedWriter
+
+
+class Locked(Exception):
+    """Another process holds the lock; ``str`` names the file."""
+
+
+def write(path: str, content: bytes, *, durable: bool = True, mode: int = 0o644) -> None:
+    """Put a file in place whole, making its folder; OSError if that fails.
+
+    ``durable`` files are on the disk before the rename is.  An existing file's mode is kept.
+    """
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    fd, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(fd, _mode(path, mode))
+            if durable:
+                os.fsync(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read(path: str) -> bytes | None:
+    """Give the content of a file, or None if there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def lock(path: str) -> BufferedWriter:
+    """Take the lock that a file stands for, until what is given is closed, or the process ends.
+
+    The file itself stays.  Locked if another process holds it; OSError.
+    """
+    os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
+    file = open(path, "ab")  # noqa: SIM115 - the caller closes it
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Locked(f"{path} is locked by another process") from None
+    return file
+
+
+def _mode(path: str, default: int) -> int:
+    try:
+        return os.stat(path).st_mode & 0o7777
+    except FileNotFoundError:
+        return default

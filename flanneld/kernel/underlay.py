@@ -1,0 +1,88 @@
+"""What carries the packets: prefixes on a link, and the route that the kernel takes to an address.
+
+Knows: RTM_GETROUTE for one address (RTM_F_FIB_MATCH, linux/rtnetlink.h). Must not know: peers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flanneld.kernel import entries
+from netlink import rtnl
+from netlink.handle import Handle
+from netlink.inet import AF, RTA_DST, RTM_GETROUTE
+from netlink.nlmsg import NLM_F_REQUEST, Message, NetlinkError, attr
+
+if TYPE_CHECKING:
+    from flanneld.desired import AnyAddress, AnyNetwork
+
+_RTM_F_FIB_MATCH = 0x2000
+
+_OF_INTERFACES = {2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
+_PROTOCOLS = {
+    **_OF_INTERFACES,
+    11: "zebra",
+    12: "bird",
+    42: "babel",
+    186: "bgp",
+    188: "ospf",
+    entries.RTPROT_FLANNEL: "flanneld",
+}
+
+
+def onlink(name: str) -> tuple[AnyNetwork, ...]:
+    """Give the prefixes that are reached on a link without a gateway, by the main table.
+
+    Those of a routing daemon are not asked for: a node may have a million of them. None if there
+    is no such link. OSError.
+    """
+    with Handle() as handle:
+        link = handle.get_link(name)
+        return () if link is None else _onlink(handle, link.index)
+
+
+def _onlink(handle: Handle, index: int) -> tuple[AnyNetwork, ...]:
+    return tuple(
+        entry.destination
+        for version in (4, 6)
+        for protocol in _OF_INTERFACES
+        for message in handle.dump_of(entries.dump_routes(version, protocol))
+        if (entry := entries.decode_route(message)) is not None
+        and (entry.protocol, entry.hop.ifindex) == (protocol, index)
+        and entry.hop.gateway is None
+    )
+
+
+def route_to(handle: Handle, address: AnyAddress, *, matched: bool = False) -> rtnl.Route:
+    """Ask which route the kernel takes; NetlinkError if there is none.
+
+    ``matched`` gives the route itself, of whatever prefix, and not what it means for the address.
+    """
+    flags = _RTM_F_FIB_MATCH if matched else 0
+    head = entries.RTMSG.pack(AF[address.version], address.max_prefixlen, 0, 0, 0, 0, 0, 0, flags)
+    request = Message(RTM_GETROUTE, NLM_F_REQUEST, head + attr(RTA_DST, address.packed))
+    (answer,) = handle.execute(request)
+    if answer is None:
+        raise ValueError(f"the kernel gave no route to {address}")
+    return rtnl.Route.decode(answer)
+
+
+def holder(handle: Handle, destination: AnyNetwork) -> str:
+    """Spell the route that has a destination; or how to see it, if it leads nowhere.
+
+    The kernel answers a question for a blackhole with an error, not with the route.
+    """
+    try:
+        route = route_to(handle, destination.network_address, matched=True)
+    except NetlinkError as error:
+        return f"one that leads nowhere ({error}; ip route show exact {destination})"
+    return describe(handle, route)
+
+
+def describe(handle: Handle, route: rtnl.Route) -> str:
+    """Spell a route as ip(8) does."""
+    link = handle.get_link(route.index) if route.index else None
+    via = "" if route.gw is None else f" via {route.gw}"
+    protocol = _PROTOCOLS.get(route.protocol, str(route.protocol))
+    name = f" dev {link.name}" if link is not None else ""
+    return f"{route.dst}{via}{name} proto {protocol}"

@@ -1,0 +1,51 @@
+"""What is counted for ``/metrics``, in the text format of Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The daemon's figures; each has its unit in its name."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self.leases = self._gauge("leases", "Leases in the store, this node's among them")
+        self.peers = self._gauge("peers", "Other nodes' leases that are planned")
+        self.problems = self._gauge("problems", "What cannot be programmed at present")
+        self.ready = self._gauge("ready", "1 if all known peers are programmed, else 0")
+        self.expires = self._gauge(
+            "lease_expiry_timestamp_seconds", "When this node's lease ends; 0 if it has no end"
+        )
+        self.repaired = self._counter(
+            "drift_repaired", "Kernel entries put right without any change of leases"
+        )
+        self.changed = self._counter("programmed", "Kernel entries made, changed or removed")
+        self.rules = self._counter("rules_repaired", "Traffic rules found wrong and put right")
+        self.store_errors = self._counter("store_errors", "Calls of the store that failed")
+        self.latency = Histogram(
+            "flannel_event_latency_seconds",
+            "From a change of a lease or the kernel until all is programmed",
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+
+    def text(self) -> bytes:
+        """Write all figures."""
+        return generate_latest(self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"flannel_{name}", text, registry=self._registry)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"flannel_{name}", text, registry=self._registry)

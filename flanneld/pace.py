@@ -1,0 +1,69 @@
+"""How long the daemon lets others go first: between tries of a store, between two ticks.
+
+Everything else waits for events; an outage has none, so tries are spread out, and jittered, that a
+store which comes back is not met by all nodes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from flanneld.subnet.manager import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+FIRST_S = 0.5
+LONGEST_S = 30.0
+SHORTEST_S = 0.5
+
+
+def delays(first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> Iterator[float]:
+    """Give seconds for ever: doubling up to the longest, each cut by up to a half at random."""
+    delay = first_s
+    while True:
+        yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        delay = min(2 * delay, longest_s)
+
+
+async def patiently(what: str, call: Callable[[], Awaitable[T]], failed: Callable[[], None]) -> T:
+    """Call until it succeeds; each StoreError is logged, and told to ``failed``."""
+    for delay in delays():
+        try:
+            return await call()
+        except StoreError as error:
+            failed()
+            _log.warning("waiting for %s: %s", what, error, extra={"retry_seconds": f"{delay:.1f}"})
+        await asyncio.sleep(delay)
+    raise AssertionError("the delays have no end")
+
+
+async def every(
+    seconds: float, work: Callable[[], Awaitable[None]], sooner: asyncio.Event | None = None
+) -> NoReturn:
+    """Do something now and again after each pause, for ever; ``sooner`` cuts a pause short.
+
+    Even then a pause lasts SHORTEST_S, in which what comes together is gathered.
+    """
+    while True:
+        await work()
+        if sooner is None:
+            await asyncio.sleep(seconds)
+        else:
+            await _set_within(seconds, sooner)
+            await asyncio.sleep(SHORTEST_S)
+            sooner.clear()
+
+
+async def _set_within(seconds: float, event: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,165 @@
+"""What a running daemon tells the commands: one file beside ``subnet.env``.
+
+It outlives the daemon, so that a node can be looked at, compared and cleaned up without it.
+Leases are spelled as in a store (``subnet.keys``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import TYPE_CHECKING, Any
+
+from flanneld import config, files
+from flanneld.backend.base import External, Identity
+from flanneld.subnet import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flanneld.lease import Lease
+    from flanneld.options import Options
+
+
+class StateError(Exception):
+    """There is no state to be read; ``str`` says where it was looked for and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The flags that decide about rules and routes."""
+
+    ip_masq: bool
+    fully_random: bool
+    forward_rules: bool
+    blackhole_route: bool
+    subnet_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The daemon's decisions at its last pass; ``written`` is the Unix time of that in seconds."""
+
+    pid: int
+    version: str
+    written: float
+    conf: config.NetConf
+    settings: Settings
+    external: External
+    identity: Identity
+    lease: Lease
+    peers: tuple[Lease, ...]
+    ready: bool
+    problems: tuple[str, ...]
+
+
+def path(subnet_file: str) -> str:
+    """Where the state is: ``/run/flannel/subnet.state.json`` for ``/run/flannel/subnet.env``."""
+    return f"{subnet_file.removesuffix('.env')}.state.json"
+
+
+def lock_path(subnet_file: str) -> str:
+    """Where the lock of the daemon is that writes this ``subnet.env``: ``.../subnet.lock``."""
+    return f"{subnet_file.removesuffix('.env')}.lock"
+
+
+def settings(options: Options) -> Settings:
+    """Take the flags that the commands need."""
+    return Settings(
+        ip_masq=options.ip_masq,
+        fully_random=not options.ip_masq_fully_random_disable,
+        forward_rules=options.iptables_forward_rules,
+        blackhole_route=options.ip_blackhole_route,
+        subnet_file=options.subnet_file,
+    )
+
+
+def save(state: State) -> None:
+    """Write the file.  OSError."""
+    document = {
+        "pid": state.pid,
+        "version": state.version,
+        "written": state.written,
+        "ready": state.ready,
+        "problems": state.problems,
+        "conf": state.conf.text,
+        "settings": asdict(state.settings),
+        "external": _external_document(state.external),
+        "identity": asdict(state.identity),
+        "lease": state.lease.key,
+        "expires": state.lease.expires,
+        "leases": _leases_document((state.lease, *state.peers)),
+    }
+    content = json.dumps(document, separators=(",", ":")).encode()
+    files.write(path(state.settings.subnet_file), content, durable=False)
+
+
+def load(subnet_file: str) -> State:
+    """Read the file of the daemon that writes this ``subnet.env``; StateError."""
+    place = path(subnet_file)
+    try:
+        content = files.read(place)
+    except OSError as error:
+        raise StateError(f"reading {place}: {error}") from None
+    if content is None:
+        raise StateError(
+            f"{place} does not exist: flanneld has not run since this node booted, or writes"
+            " elsewhere; name its --subnet-file"
+        )
+    try:
+        return _state(json.loads(content))
+    except (ValueError, KeyError, TypeError) as error:
+        raise StateError(f"{place} is not a state of this version: {error!r}") from None
+
+
+def _state(document: dict[str, Any]) -> State:
+    own = document["lease"]
+    leases = {
+        key: keys.lease(key, value.encode(), document["expires"] if key == own else None)
+        for key, value in document["leases"].items()
+    }
+    return State(
+        pid=document["pid"],
+        version=document["version"],
+        written=document["written"],
+        ready=document["ready"],
+        problems=tuple(document["problems"]),
+        conf=config.parse(document["conf"]),
+        settings=Settings(**document["settings"]),
+        external=_external(document["external"]),
+        identity=Identity(**document["identity"]),
+        lease=leases.pop(own),
+        peers=tuple(leases.values()),
+    )
+
+
+def _leases_document(leases: Iterable[Lease]) -> dict[str, str]:
+    return {lease.key: keys.value(lease.attributes).decode() for lease in leases}
+
+
+def _external_document(external: External) -> dict[str, Any]:
+    plain = (str, int, type(None))
+    return {
+        name: value if isinstance(value, plain) else _spelled(value)
+        for name, value in asdict(external).items()
+    }
+
+
+def _spelled(value: Any) -> Any:
+    return [str(one) for one in value] if isinstance(value, tuple) else str(value)
+
+
+def _external(document: dict[str, Any]) -> External:
+    makers: dict[str, Any] = {
+        "address": IPv4Address,
+        "address6": IPv6Address,
+        "public_ip": IPv4Address,
+        "public_ip6": IPv6Address,
+        "onlink": lambda prefixes: tuple(ip_network(prefix) for prefix in prefixes),
+    }
+    fields = {
+        name: value if value is None or name not in makers else makers[name](value)
+        for name, value in document.items()
+    }
+    return External(**fields)

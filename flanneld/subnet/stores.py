@@ -1,0 +1,50 @@
+"""Which store the flags name; each is imported only if it is used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flanneld import config
+from flanneld.flags import UsageError
+
+if TYPE_CHECKING:
+    from flanneld.options import Options
+    from flanneld.subnet.manager import Manager
+
+
+def store(options: Options) -> Manager:
+    """Make the store of leases; nothing is asked of it yet.  UsageError, ConfigError."""
+    if options.subnet_mgr == "local":
+        from flanneld.subnet.local import Local
+
+        folder = str(Path(options.data_dir, "local"))
+        return Local(config.parse(local_conf(options)), folder, options.peers)
+    from flanneld.subnet.etcd import Etcd
+
+    return Etcd(options)
+
+
+def local_conf(options: Options) -> str:
+    """Write the configuration that ``--network`` and ``--backend`` stand for, or read the file."""
+    if not options.network:
+        try:
+            return Path(options.net_config_path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(
+                f"--subnet-mgr local needs --network CIDR, or a configuration in"
+                f" --net-config-path: {error}"
+            ) from None
+    networks = [part.strip() for part in options.network.split(",") if part.strip()]
+    v4 = [network for network in networks if ":" not in network]
+    v6 = [network for network in networks if ":" in network]
+    if len(v4) > 1 or len(v6) > 1 or not networks:
+        raise UsageError(
+            f'invalid value "{options.network}" for flag -network: one CIDR, or one of each family'
+        )
+    document: dict[str, Any] = {"Backend": {"Type": options.backend}}
+    document |= {"Network": v4[0]} if v4 else {"EnableIPv4": False}
+    if v6:
+        document |= {"EnableIPv6": True, "IPv6Network": v6[0]}
+    return json.dumps(document)

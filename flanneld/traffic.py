@@ -1,0 +1,99 @@
+"""The node's traffic rules, as the flags and the lease want them: looked at every few seconds."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from flanneld.rules import bridge_netfilter
+from flanneld.rules.manager import Rules
+from flanneld.rules.programs import RulesError, system
+from flanneld.rules.texts import Traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flanneld.config import NetConf
+    from flanneld.desired import AnyNetwork
+    from flanneld.lease import Lease
+    from flanneld.metrics import Metrics
+    from flanneld.node import Node
+    from flanneld.state import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def traffic(conf: NetConf, lease: Lease, settings: Settings) -> list[Traffic]:
+    """Say what is done with the packets of each family of the network."""
+    pairs = [(conf.network, lease.subnet), (conf.network6, lease.subnet6)]
+    return [
+        Traffic(
+            network=network,
+            subnet=subnet,
+            masquerade=settings.ip_masq,
+            forward=settings.forward_rules,
+            fully_random=settings.fully_random,
+        )
+        for network, subnet in pairs
+        if network is not None and subnet is not None
+    ]
+
+
+class TrafficKeeper:
+    """Keeps the rules; ``problems`` says what the last look could not put right.
+
+    ``previous`` are the networks of this node's earlier run.
+    """
+
+    def __init__(
+        self, settings: Settings, previous: Iterable[AnyNetwork], metrics: Metrics
+    ) -> None:
+        self._settings = settings
+        self._previous = tuple(previous)
+        self._metrics = metrics
+        self._lease: Lease | None = None
+        self._rules: Rules | None = None
+        self.problems: tuple[str, ...] = ("the traffic rules have not been looked at yet",)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the rules were right, or were put right, at the last look."""
+        return not self.problems
+
+    async def keep(self, node: Node) -> None:
+        """Compare the rules with what they should be, and repair them as a whole."""
+        first = self._rules is None
+        try:
+            repaired = await (await self._wanted(node)).ensure()
+        except RulesError as error:
+            if self.problems != (str(error),):
+                _log.error("problem: %s", error)
+            self.problems = (str(error),)
+            return
+        self.problems = ()
+        if repaired and not first:
+            self._metrics.rules.inc()
+        for fault in repaired:
+            _log.info("rules written: %s", fault)
+
+    async def _wanted(self, node: Node) -> Rules:
+        """Give the rules of this lease; they are made anew when it is another one."""
+        if self._rules is None or self._lease is None or self._lease.key != node.lease.key:
+            if self._rules is None and not node.conf.nftables:
+                await self._look_at_bridges(node)
+            self._lease = node.lease
+            self._rules = Rules(
+                traffic(node.conf, node.lease, self._settings),
+                nftables=node.conf.nftables,
+                previous=self._previous,
+            )
+        return self._rules
+
+    async def _look_at_bridges(self, node: Node) -> None:
+        families = [
+            version
+            for version, network in ((4, node.conf.network), (6, node.conf.network6))
+            if network is not None
+        ]
+        for warning in await bridge_netfilter.ensure(families, system()):
+            _log.warning("%s", warning)

@@ -1,0 +1,149 @@
+"""A real etcd of one member on loopback, with etcdctl as the second pair of eyes.
+
+It dies with the test process (PR_SET_PDEATHSIG through setpriv), even when that is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREFIX = "/coreos.com/network"
+PATIENCE_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class EtcdServer:
+    """One member; ``tls`` are extra flags for the server, ``client`` the same for etcdctl.
+
+    ``enter`` is a command that starts it and etcdctl elsewhere, where ``host`` is its address.
+    """
+
+    folder: Path
+    tls: tuple[str, ...] = ()
+    client: tuple[str, ...] = ()
+    user: str = ""
+    host: str = "127.0.0.1"
+    enter: tuple[str, ...] = ()
+    ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.ports[0]}"
+
+    def start(self) -> None:
+        peer = f"http://{self.host}:{self.ports[1]}"
+        log = (self.folder / "etcd.log").open("ab")
+        self.process = subprocess.Popen(
+            [
+                *("setpriv", "--pdeathsig", "KILL", *self.enter, "etcd", "--name", "one"),
+                *("--data-dir", str(self.folder / "data"), "--unsafe-no-fsync"),
+                *("--heartbeat-interval", "10", "--election-timeout", "100"),  # alone, it wins
+                *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
+                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+                *("--initial-cluster", f"one={peer}", *self.tls),
+            ],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "ETCD_UNSUPPORTED_ARCH": os.uname().machine},
+        )
+        log.close()
+        self._await_answer()
+
+    def _await_answer(self) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while self._ctl("endpoint", "health").returncode:
+            assert self.process is not None
+            assert self.process.poll() is None, (self.folder / "etcd.log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "etcd.log").read_text()
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Kill it as a power failure does; the data stays."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def freeze(self) -> None:
+        """Let it accept connections and answer nobody."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def _ctl(self, *argv: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        login = ("--user", self.user) if self.user else ()
+        return subprocess.run(
+            [*self.enter, "etcdctl", "--endpoints", self.url, *self.client, *login, *argv],
+            env={**os.environ, "ETCDCTL_API": "3"},
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def ctl(self, *argv: str, text: str = "") -> str:
+        done = self._ctl(*argv, text=text)
+        assert done.returncode == 0, f"etcdctl {argv}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def configure(self, **conf: Any) -> None:
+        self.put("config", json.dumps({"Network": "10.244.0.0/16", **conf}))
+
+    def put(self, key: str, value: str, *argv: str) -> None:
+        self.ctl("put", f"{PREFIX}/{key}", value, *argv)
+
+    def delete(self, key: str) -> None:
+        self.ctl("del", f"{PREFIX}/{key}")
+
+    def leases(self) -> dict[str, str]:
+        """Values by the subnet's part of the key."""
+        lines = self.ctl("get", "--prefix", f"{PREFIX}/subnets/").splitlines()
+        pairs = zip(lines[::2], lines[1::2], strict=True)
+        return {key.rpartition("/")[2]: value for key, value in pairs}
+
+    def record(self, key: str) -> dict[str, Any]:
+        """A key's own record: version, mod_revision, lease."""
+        found: dict[str, Any] = json.loads(self.ctl("get", "-w", "json", f"{PREFIX}/{key}"))
+        record: dict[str, Any] = found["kvs"][0]
+        return record
+
+    def revision(self) -> int:
+        found = json.loads(self.ctl("get", "-w", "json", "none"))
+        return int(found["header"]["revision"])
+
+    def seconds_to_live(self, key: str) -> tuple[int, int]:
+        """What is left of a key's etcd lease, and what it was granted."""
+        lease = format(int(self.record(key)["lease"]), "x")
+        found = json.loads(self.ctl("lease", "timetolive", lease, "-w", "json"))
+        return int(found["ttl"]), int(found["granted-ttl"])
+
+    def calls(self, method: str) -> int:
+        """How often etcd says that it was called."""
+        with urllib.request.urlopen(f"{self.url}/metrics") as page:  # noqa: S310 - our own server
+            lines = page.read().decode().splitlines()
+        return sum(
+            int(float(line.split()[-1]))
+            for line in lines
+            if line.startswith("grpc_server_handled_total{") and f'grpc_method="{method}"' in line
+        )

@@ -1,0 +1,152 @@
+"""Holding a lease on a real etcd: renewed in time, published anew, and its loss noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flanneld.subnet import etcd as etcd_module
+from flanneld.subnet.manager import Revoked
+from tests.flanneld.stores import PATIENCE_S, attributes, follow, store, until, value, watching
+
+if TYPE_CHECKING:
+    from flanneld.lease import Lease
+    from tests.flanneld.etcdserver import EtcdServer
+
+
+def ignore(_: Lease) -> None:
+    """What a renewal gives is of no interest."""
+
+
+@pytest.mark.parametrize("how", ["deleted", "taken", "expired", "unreadable"])
+def test_a_lost_lease_ends_it(etcd: EtcdServer, how: str) -> None:
+    etcd.configure()
+
+    async def body() -> None:
+        async with store(etcd) as manager:
+            lease = await manager.acquire(attributes(), None)
+            snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
+            following = asyncio.create_task(follow(manager, snapshots))
+            holding = asyncio.create_task(manager.hold(lease, ignore))
+            await snapshots.get()
+            key = f"subnets/{lease.key}"
+            if how == "deleted":
+                etcd.delete(key)
+            elif how == "taken":
+                etcd.put(key, value(9))
+            elif how == "unreadable":
+                etcd.delete(key)
+                etcd.put(key, "nothing")
+            else:
+                number = format(int(etcd.record(key)["lease"]), "x")
+                etcd.ctl("lease", "revoke", number)
+            with pytest.raises(Revoked, match=lease.key):
+                async with asyncio.timeout(PATIENCE_S):
+                    await holding
+            following.cancel()
+
+    asyncio.run(body())
+
+
+def test_another_node_with_the_same_address_is_told(
+    etcd: EtcdServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    etcd.configure()
+
+    async def body() -> None:
+        async with store(etcd) as manager, watching(manager) as seen:
+            lease = await manager.acquire(attributes(), None)
+            await until(seen, lambda leases: lease.key in leases)
+            assert "publishes" not in caplog.text
+            async with store(etcd) as other:
+                await other.acquire(attributes(mac="02:00:00:00:00:77"), None)
+            await until(seen, lambda leases: leases[lease.key].attributes != lease.attributes)
+
+    asyncio.run(body())
+    (told,) = [record for record in caplog.records if "publishes this node's" in record.msg]
+    assert told.__dict__["value"] == value(mac="02:00:00:00:00:77")
+
+
+def test_a_lease_is_renewed_without_waking_anybody(
+    etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etcd.configure()
+    monkeypatch.setattr(etcd_module, "RENEWAL_S", 0.05)
+
+    async def body() -> tuple[int, int]:
+        async with store(etcd) as manager:
+            lease = await manager.acquire(attributes(), None)
+            before = int(etcd.record(f"subnets/{lease.key}")["mod_revision"])
+            renewals = etcd.calls("LeaseKeepAlive")
+            told: asyncio.Queue[Lease] = asyncio.Queue()
+            holding = asyncio.create_task(manager.hold(lease, told.put_nowait))
+            async with asyncio.timeout(PATIENCE_S):
+                ends = [(await told.get()).expires or 0 for _ in range(3)]
+            assert etcd.calls("LeaseKeepAlive") >= renewals + 3
+            assert ends == sorted(ends)
+            holding.cancel()
+            return before, int(etcd.record(f"subnets/{lease.key}")["mod_revision"])
+
+    before, after = asyncio.run(body())
+    assert before == after
+
+
+def test_a_new_address_is_published_under_the_same_lease(etcd: EtcdServer) -> None:
+    etcd.configure()
+
+    async def body() -> None:
+        async with store(etcd) as manager:
+            lease = await manager.acquire(attributes(), None)
+            snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
+            following = asyncio.create_task(follow(manager, snapshots))
+            holding = asyncio.create_task(manager.hold(lease, ignore))
+            number = etcd.record(f"subnets/{lease.key}")["lease"]
+            moved = await manager.publish(lease, attributes(7))
+            assert etcd.leases() == {lease.key: value(7)}
+            assert etcd.record(f"subnets/{lease.key}")["lease"] == number
+            assert moved.attributes == attributes(7)
+            # Events of the old and the new value have come; neither was taken for a loss.
+            etcd.put("subnets/10.244.200.0-24", value(9))
+            async with asyncio.timeout(PATIENCE_S):
+                while "10.244.200.0-24" not in await snapshots.get():
+                    pass
+            assert not holding.done()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await asyncio.shield(holding)
+            assert not holding.done()
+            for task in (following, holding):
+                task.cancel()
+
+    asyncio.run(body())
+
+
+def test_an_outage_is_no_loss(
+    etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    etcd.configure()
+    monkeypatch.setattr(etcd_module, "RENEWAL_S", 0.05)
+    monkeypatch.setattr(etcd_module, "_RETRY_S", 0.05)
+    caplog.set_level(logging.INFO)
+
+    async def body() -> None:
+        async with store(etcd) as manager:
+            lease = await manager.acquire(attributes(), None)
+            etcd.stop()
+            holding = asyncio.create_task(manager.hold(lease, ignore))
+            async with asyncio.timeout(PATIENCE_S):
+                while "not renewed yet" not in caplog.text:  # noqa: ASYNC110 - the log is what is seen
+                    await asyncio.sleep(0.05)
+            assert not holding.done()
+            etcd.start()
+            caplog.clear()
+            async with asyncio.timeout(PATIENCE_S):
+                while "lease renewed" not in caplog.text:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            holding.cancel()
+
+    asyncio.run(body())

@@ -1,0 +1,127 @@
+"""The store without a server: leases of one machine in a file, other nodes' in another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flanneld import config
+from flanneld.subnet.local import Local
+from flanneld.subnet.manager import Exhausted, Revoked, StoreError
+from tests.flanneld.stores import attributes, until, value
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flanneld.lease import Lease
+
+CONF = config.parse('{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan"}}')
+
+
+def acquire(folder: Path, host: int = 1, previous: Lease | None = None, peers: str = "") -> Lease:
+    return asyncio.run(Local(CONF, str(folder), peers).acquire(attributes(host), previous))
+
+
+def put(path: Path, leases: dict[str, str]) -> None:
+    """Replace a file of peers as an editor does."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({key: json.loads(text) for key, text in leases.items()}))
+    temporary.rename(path)
+
+
+def test_the_first_free_subnet(tmp_path: Path) -> None:
+    assert [acquire(tmp_path, host).key for host in (1, 2, 1)] == [
+        *("10.244.1.0-24", "10.244.2.0-24"),
+        "10.244.1.0-24",
+    ]
+    held = json.loads((tmp_path / "leases.json").read_text())
+    assert held == {f"10.244.{host}.0-24": json.loads(value(host)) for host in (1, 2)}
+
+
+def test_peers_subnets_are_not_free(tmp_path: Path) -> None:
+    peers = tmp_path / "peers.json"
+    put(peers, {"10.244.1.0-24": value(9)})
+    assert acquire(tmp_path / "data", peers=str(peers)).key == "10.244.2.0-24"
+
+
+def test_the_last_run_s_subnet(tmp_path: Path) -> None:
+    first = acquire(tmp_path / "lost", 2)
+    assert first.key == "10.244.1.0-24"
+    third = [acquire(tmp_path / "full", host) for host in (1, 2, 3)][-1]
+    assert acquire(tmp_path / "new", 3, previous=third).key == third.key
+
+
+def test_a_full_network(tmp_path: Path) -> None:
+    conf = config.parse('{"Network":"10.244.0.0/28"}')
+    for host in (1, 2, 3):
+        asyncio.run(Local(conf, str(tmp_path)).acquire(attributes(host), None))
+    with pytest.raises(Exhausted, match="widen the network"):
+        asyncio.run(Local(conf, str(tmp_path)).acquire(attributes(4), None))
+
+
+def test_files_are_watched(tmp_path: Path) -> None:
+    peers = tmp_path / "peers.json"
+    put(peers, {"10.244.9.0-24": value(9)})
+
+    async def body() -> None:
+        one = Local(CONF, str(tmp_path / "data"), str(peers))
+        other = Local(CONF, str(tmp_path / "data"))
+        own = await one.acquire(attributes(1), None)
+        async with aclosing(one.watch()) as seen:
+            assert set(await until(seen, bool)) == {own.key, "10.244.9.0-24"}
+            await other.acquire(attributes(2), None)
+            await until(seen, lambda leases: len(leases) == 3)
+            put(peers, {"10.244.9.0-24": value(9, "02:00:00:00:00:09")})
+            await until(
+                seen,
+                lambda leases: (
+                    leases["10.244.9.0-24"].attributes.backend_data
+                    == {"VNI": 1, "VtepMAC": "02:00:00:00:00:09"}
+                ),
+            )
+            # Half a file changes nothing; a bad entry only itself.
+            peers.write_text('{"10.244.9.0-24":')
+            put(peers, {"10.244.8.0-24": value(8), "nonsense": value(7)})
+            leases = await until(seen, lambda leases: "10.244.8.0-24" in leases)
+            assert len(leases) == 3
+
+    asyncio.run(body())
+
+
+def test_a_lease_taken_out_of_the_file_is_lost(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = Local(CONF, str(tmp_path))
+        lease = await store.acquire(attributes(1), None)
+        holding = asyncio.create_task(store.hold(lease, lambda _: None))
+        moved = await store.publish(lease, attributes(7))
+        await Local(CONF, str(tmp_path)).acquire(attributes(2), None)
+        # The new address and the other's lease are events, and no loss.
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await asyncio.shield(holding)
+        assert moved.attributes == attributes(7)
+        put(tmp_path / "leases.json", {})
+        async with asyncio.timeout(30):
+            with pytest.raises(Revoked, match=lease.key):
+                await holding
+        with pytest.raises(Revoked):
+            await store.publish(lease, attributes(8))
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7"])
+def test_a_file_that_is_no_object_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "leases.json").write_text(text)
+    with pytest.raises(StoreError, match=r"leases\.json is not"):
+        acquire(tmp_path)
+
+
+def test_a_broken_file_of_peers_is_named(tmp_path: Path) -> None:
+    (tmp_path / "peers.json").write_text("{")
+    with pytest.raises(StoreError, match=r"peers\.json is not JSON"):
+        acquire(tmp_path / "data", peers=str(tmp_path / "peers.json"))

@@ -1,0 +1,122 @@
+"""Which changes of the kernel make the daemon compare again, and that it hears of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flanneld.kernel.events import GROUPS, Events, Watched
+from flanneld.kernel.reconciler import Reconciler
+from netlink import events
+from tests.kernel.flanneld.scene import apply, differences, plan, settle, up
+from tests.kernel.privatens import private, sh
+from tests.unit.flanneld.cluster import lease
+
+if TYPE_CHECKING:
+    from netlink.nlmsg import Message
+
+CONCERNING = [
+    "ip link set flannel.1 down",
+    "ip link del flannel.1",
+    "ip link set flannel.1 mtu 1300",
+    "ip link set eth0 down",
+    "ip link del eth0",
+    "ip address del 10.244.1.0/32 dev flannel.1",
+    "ip address add 192.168.9.77/24 dev eth0",
+    "ip neighbour del 10.244.2.0 dev flannel.1",
+    "bridge fdb del 02:00:00:04:00:02 dev flannel.1",
+    "ip route del 10.244.2.0/24",
+    "ip route add 10.244.3.0/24 via 10.244.3.0 dev flannel.1 onlink",
+]
+OTHERS = [
+    "ip link add pod type veth peer name host; ip link set pod up; ip link del pod",
+    "ip address add 127.0.0.9/8 dev lo",
+    "ip neighbour add 192.168.77.7 lladdr 02:00:00:00:00:77 dev far nud reachable",
+    "ip route add 203.0.113.0/24 dev far proto bird",
+    "ip route add 203.0.113.0/24 dev far proto static",
+]
+
+
+def pending(source: events.Events) -> list[Message]:
+    messages: list[Message] = []
+    while received := source.wait(0):
+        messages += received
+    return messages
+
+
+def heard(command: str) -> bool:
+    """Whether any of the messages that a command causes concerns the daemon."""
+    settle(plan(lease(2)))
+    indexes = frozenset(socket.if_nametoindex(name) for name in ("eth0", "flannel.1"))
+    watched = Watched(indexes, frozenset({"eth0", "flannel.1"}))
+    sh("while ip address show tentative | grep -q tentative; do sleep 0.1; done")
+    source = events.Events(GROUPS)
+    sh(command)
+    messages = pending(source)
+    assert messages
+    return any(map(watched.concerns, messages))
+
+
+@pytest.mark.parametrize("command", CONCERNING)
+@private
+def test_concerning(command: str) -> None:
+    up()
+    assert heard(command)
+
+
+@pytest.mark.parametrize("command", OTHERS)
+@private
+def test_of_others(command: str) -> None:
+    up()
+    assert not heard(command)
+
+
+@private
+def test_a_link_that_comes_anew_is_known_by_name() -> None:
+    up()
+    apply(plan(lease(2)))
+    source = events.Events(GROUPS)
+    sh("ip link del eth0")
+    pending(source)
+    sh("ip link add eth0 type veth peer name far2")
+    assert any(map(Watched(frozenset(), frozenset({"eth0"})).concerns, pending(source)))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "ip link set flannel.1 down; ip link set flannel.1 up",
+        "ip link del flannel.1",
+        "ip neighbour flush dev flannel.1 nud permanent",
+        "bridge fdb del 02:00:00:04:00:02 dev flannel.1",
+        "ip route flush proto 244",
+    ],
+)
+@private
+def test_repaired_by_events_alone(damage: str) -> None:
+    """No timer: each call of `changed` is one comparison, until nothing differs."""
+    up()
+    desired = plan(lease(2), lease(3))
+
+    async def run() -> None:
+        reconciler = Reconciler()
+        await reconciler.apply(desired)
+        wanted = asyncio.Event()
+        hearing = Events(wanted.set, lambda: reconciler.watched)
+        hearing.open()  # now: the programming's own events are not heard
+        try:
+            await asyncio.to_thread(sh, damage)
+            async with asyncio.timeout(50):
+                while await reconciler.differences(desired):
+                    await wanted.wait()
+                    wanted.clear()
+                    await reconciler.apply(desired)
+        finally:
+            hearing.close()
+            reconciler.close()
+
+    asyncio.run(run())
+    assert not differences(desired)

@@ -1,0 +1,65 @@
+"""`python -m tests.lab [VERB [OPTION...]]`: the lab's figures as a table, or the demonstration.
+
+Without a verb everything is measured, in its full form. `./build.sh lab` calls this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+
+from tests.lab import demo
+from tests.lab.figures import FULL, VERBS, Row
+from tests.lab.node import program
+from tests.lab.space import LabError
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="./build.sh lab", description=__doc__)
+    verbs = made.add_subparsers(dest="verb", metavar="VERB")
+    for name, measure in {**VERBS, "demo": demo.show}.items():
+        verb = verbs.add_parser(name, help=(measure.__doc__ or "").partition("\n")[0])
+        verb.add_argument("--backend", choices=("vxlan", "host-gw", "udp"), default="vxlan")
+        verb.add_argument("--families", choices=("4", "6", "46"), default="4")
+        for option in ("--nodes", "--times", "--seconds", "--leases"):
+            verb.add_argument(option, type=int, metavar="N")
+    return made
+
+
+def measure(words: str) -> list[Row]:
+    """Run one verb; what does not hold is told at once, and is a row of the table."""
+    args = parser().parse_args(words.split())
+    print(f"lab: {words}", file=sys.stderr, flush=True)
+    rows: list[Row] = []
+    try:
+        rows.extend(VERBS[args.verb](args))
+    except (AssertionError, LabError, OSError):
+        traceback.print_exc()
+        rows.append(Row("**failed**", "see above"))
+    return rows
+
+
+def table(commands: list[str]) -> int:
+    """Run commands and print what they found; the exit status."""
+    found = [(row, words) for words in commands for row in measure(words)]
+    machine = f"Linux {os.uname().release}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
+    print(f"{machine} at the end, `{' '.join(program())}`\n")
+    print("| what | figure | `./build.sh lab` ... |\n|---|---|---|")
+    for row, words in found:
+        print(f"| {row.what} | {row.figure} | `{words}` |")
+    return int(any("failed" in row.what for row, _ in found))
+
+
+def main(argv: list[str]) -> int:
+    if os.geteuid() != 0:
+        sys.exit("the lab needs root, for network namespaces and devices in them")
+    args = parser().parse_args(argv)
+    if args.verb == "demo":
+        return demo.show(args)
+    return table([" ".join(argv)] if argv else [*FULL])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""Keys and values of a store: Go's bytes, both ways, and refusals that show what is wrong."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flanneld.lease import Attributes, Lease
+from flanneld.subnet import keys
+from flanneld.subnet.keys import BadLease
+
+P4, P6 = IPv4Address("192.168.64.3"), IPv6Address("fd00::3")
+VXLAN = {"VNI": 1, "VtepMAC": "c6:d2:32:6f:8f:44"}
+
+VALUES = [
+    (Attributes(P4), '{"PublicIP":"192.168.64.3","PublicIPv6":null}'),
+    (
+        Attributes(P4, backend_type="host-gw"),
+        '{"PublicIP":"192.168.64.3","PublicIPv6":null,"BackendType":"host-gw"}',
+    ),
+    (
+        Attributes(P4, backend_type="vxlan", backend_data=VXLAN),
+        (
+            '{"PublicIP":"192.168.64.3","PublicIPv6":null,"BackendType":"vxlan",'
+            '"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}'
+        ),
+    ),
+    (
+        Attributes(P4, P6, "vxlan", VXLAN, VXLAN),
+        (
+            '{"PublicIP":"192.168.64.3","PublicIPv6":"fd00::3","BackendType":"vxlan",'
+            '"BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"},'
+            '"BackendV6Data":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}'
+        ),
+    ),
+    (Attributes(None, P6), '{"PublicIP":"0.0.0.0","PublicIPv6":"fd00::3"}'),
+]
+KEYS = [
+    (Lease(IPv4Network("10.12.13.0/24"), None), "10.12.13.0-24"),
+    (
+        Lease(IPv4Network("10.12.13.0/24"), IPv6Network("fd00:12:13::/56")),
+        "10.12.13.0-24&fd00:12:13::-56",
+    ),
+    (Lease(None, IPv6Network("fd00:12:13::/56")), "0.0.0.0-0&fd00:12:13::-56"),
+]
+
+
+@pytest.mark.parametrize(("attributes", "text"), VALUES)
+def test_values(attributes: Attributes, text: str) -> None:
+    assert keys.value(attributes) == text.encode()
+    assert keys.attributes(text.encode()) == attributes
+
+
+@pytest.mark.parametrize(("lease", "text"), KEYS)
+def test_keys(lease: Lease, text: str) -> None:
+    assert lease.key == text
+    assert keys.subnets(f"/coreos.com/network/subnets/{text}") == (lease.subnet, lease.subnet6)
+
+
+def test_reading_is_as_lenient_as_go() -> None:
+    text = b'{"publicIP":"192.168.64.3","BACKENDTYPE":"udp","Other":{},"BackendData":null}'
+    assert keys.attributes(text) == Attributes(P4, backend_type="udp")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "foo", "10.12.13.0", "10.12.13.0-", "10.12.13-24", "10.12.13.0-33", "10.12.13.0-32"),
+        *("10.12.13.5-24", "256.12.13.0-24", "0.0.0.0-0", "10.12.13.0-24&", "10.12.13.0-24&x-64"),
+        *("10.12.13.0-24&fd00::-128", "10.12.13.0-24&fd00::1-64", "10.12.13.0-24/extra"),
+    ],
+)
+def test_a_key_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BadLease, match="key"):
+        keys.subnets(text)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(b"", b"bar", b"[]", b"7", b'{"PublicIP":""}', b'{"PublicIP":7}', b"\xff"),
+        *(b'{"PublicIP":"fd00::3"}', b'{"PublicIPv6":"10.0.0.1"}', b'{"BackendType":7}'),
+        *(b'{"BackendData":"x"}', b'{"BackendV6Data":[]}'),
+    ],
+)
+def test_a_value_that_is_none_is_refused(raw: bytes) -> None:
+    with pytest.raises(BadLease, match="value"):
+        keys.attributes(raw)
+
+
+@given(st.text(), st.binary())
+def test_anything_is_a_lease_or_refused(key: str, raw: bytes) -> None:
+    try:
+        lease = keys.lease(key, raw)
+    except BadLease:
+        return
+    assert key.endswith(lease.key)
