@@ -10,9 +10,13 @@ usage: ./build.sh [COMMAND]
   build           (the default) freeze both plugins into dist/cni-flannel/, the daemon into dist/flanneld/;
                   with a C compiler, the launchers of resident mode into dist/cni-flannel/launcher/
   demo            two pods in private network namespaces reach each other through the built plugins
+  demo --nodes N [--backend vxlan|host-gw|udp] [--families 4|6|46]
+                  N nodes with daemons, a real etcd, and who reaches whom
   test [ARG...]   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...)
+  lab [VERB...]   measure the daemon on nodes in network namespaces: all of it, or a verb (lab --help)
   conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
+  bench udp [ARG...]  the daemon's udp backend against host-gw and a plain loop (--rounds N, --seconds S)
   install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
   install --resident [DIR]
                   the same in resident mode: launchers, the pair beside them, systemd units
@@ -98,7 +102,7 @@ set_up() {
     local group=$1 wanted number
     find_python
     wanted="$(readlink -f "$python") $(sha256sum <pyproject.toml)"
-    if [[ $group == build && $(cat .venv/ready.dev 2>/dev/null) == "$wanted" ]]; then return; fi
+    if [[ $group != dev && $(cat .venv/ready.dev 2>/dev/null) == "$wanted" ]]; then return; fi
     [[ $(cat ".venv/ready.$group" 2>/dev/null) == "$wanted" ]] && return
     number=$(python_version "$python")
     if [[ $python == /usr/bin/* ]]; then
@@ -197,12 +201,15 @@ size() { du -sb "$1" | awk '{printf "%.1f MB", $1 / 1e6}'; }
 network_programs=(ip=iproute2 ping=iputils-ping nft=nftables iptables=iptables unshare=util-linux)
 runtime_programs=(containerd=containerd runc=runc podman=podman /usr/share/doc/busybox-static=busybox-static)
 
+lab_programs=(etcd=etcd-server etcdctl=etcd-client ethtool=ethtool setpriv=util-linux nsenter=util-linux)
+
 run_build() {
     build
     say "dist/cni-flannel and dist/flanneld are ready: ./build.sh demo shows it, ./build.sh install [DIR] installs it"
 }
 
 run_demo() {
+    if [[ $# -gt 0 ]]; then run_on_nodes demo "$@"; fi
     require "${network_programs[@]}"
     build
     locked_off
@@ -212,12 +219,23 @@ run_demo() {
 run_test() {
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace shellcheck=shellcheck git=git \
         /usr/lib/cni/bridge=containernetworking-plugins \
-        etcd=etcd-server etcdctl=etcd-client setpriv=util-linux openssl=openssl
+        "${lab_programs[@]}" openssl=openssl
     set_up dev
     build
     locked_off
     export CNI_FLANNEL_BIN=${CNI_FLANNEL_BIN:-$PWD/dist/cni-flannel}
     exec .venv/bin/python -m pytest -n auto "$@"
+}
+
+run_lab() { run_on_nodes "$@"; }
+
+# The lab's nodes are network namespaces, with the frozen daemon and the frozen plugins in them.
+run_on_nodes() {
+    require "${network_programs[@]}" "${lab_programs[@]}"
+    set_up test
+    build
+    locked_off
+    exec .venv/bin/python -m tests.lab "$@"
 }
 
 resident_verbs='conformance run --resident --spec all --jobs 2
@@ -264,6 +282,7 @@ run_bench() {
     require "${network_programs[@]}" /usr/lib/cni/bridge=containernetworking-plugins
     build
     locked_off
+    [[ ${1:-} != udp ]] || exec .venv/bin/python -m bench.udp "${@:2}"
     exec .venv/bin/python -m bench.bench "$@"
 }
 
@@ -292,7 +311,7 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;
-        build | demo | test | conformance | bench | install)
+        build | demo | test | lab | conformance | bench | install)
             locked_on
             "run_$command" "$@"
             ;;

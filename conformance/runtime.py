@@ -3,7 +3,8 @@
 What a plugin is given, and when, follows SPEC 1.1.0 sections 3 and 4 and libcni's habits, which
 plugins depend on in practice:
 - `name` and `cniVersion` of the list, `prevResult`, and of the runtime's capabilities those that
-  the plugin's conf declares, as `runtimeConfig`;
+  the plugin's conf declares, as `runtimeConfig`; `capabilities` stays in, as libcni leaves it, so
+  that plugins have to bear it;
 - DEL in reverse order, stopping at the first failure; `prevResult` from 0.4.0 on, from the cache;
 - CHECK from 0.4.0; GC first does DEL for each cached attachment that is not valid, then, from
   1.1.0, GC with the valid ones under the specification's key and the one it had at first;

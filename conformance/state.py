@@ -85,7 +85,7 @@ def read_space(namespace: Path | str) -> dict[str, Any]:
         addresses: dict[str, list[str]] = {name: [] for name in links}
         for message in kernel.get_addr():
             if message["index"] not in names:
-                continue  # its link has come since the links were listed
+                continue  # of a link that came after the links were read
             if not (message["family"] == socket.AF_INET6 and message["scope"] == 253):
                 local = message.get("local") or message.get("address")
                 addresses[names[message["index"]]].append(f"{local}/{message['prefixlen']}")

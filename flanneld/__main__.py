@@ -73,7 +73,11 @@ async def _run(wanted: Options) -> int:
 
     loop = asyncio.get_running_loop()
     manager = store(wanted)
-    work = asyncio.create_task(Daemon(wanted, manager).run())
+
+    async def serve() -> None:
+        await Daemon(wanted, manager).run()
+
+    work = asyncio.create_task(serve())
 
     def stop(number: signal.Signals) -> None:
         _log.info("stopping; the data plane stays", extra={"signal": number.name})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from flanneld import files, health, joining, node, state, subnet_env
 from flanneld.backend.registry import backend_for
+from flanneld.config import ConfigError
 from flanneld.dataplane import DataPlane
 from flanneld.external import ExternalError
 from flanneld.kernel.events import Events
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from io import BufferedWriter
 
     from flanneld.backend.base import Backend, External
+    from flanneld.lease import Lease
     from flanneld.node import Node
     from flanneld.options import Options
     from flanneld.subnet.manager import Manager
@@ -124,17 +126,26 @@ class Daemon:
     async def _hold(self) -> None:
         """Keep the lease; Revoked when it is lost."""
         while True:
-            await self._manager.hold(self._node.lease)
+            await self._manager.hold(self._node.lease, self._renewed)
+
+    def _renewed(self, lease: Lease) -> None:
+        self._node = replace(self._node, lease=replace(self._node.lease, expires=lease.expires))
+        self._settle(self._node)
 
     async def _follow(self, plane: DataPlane) -> None:
-        """Pass each snapshot of the leases on; a watch that fails is begun again."""
+        """Pass each snapshot of the leases on; a watch that fails is begun again.
+
+        One without this node's lease is the end, or a store that has lost its data: no reason to
+        take the paths away.
+        """
         waits = delays()
         while True:
             try:
                 async with aclosing(self._manager.watch()) as snapshots:
                     async for leases in snapshots:
                         self._metrics.leases.set(len(leases))
-                        plane.follow(leases)
+                        if self._node.lease.key in leases:
+                            plane.follow(leases)
                         waits = delays()
             except StoreError as error:
                 self._failed()
@@ -154,14 +165,18 @@ class Daemon:
 
     async def _move(self, external: External) -> None:
         """Tell the others where this node is now; tried again at the next tick if that fails."""
-        attributes = self._backend.attributes(external, self._node.identity)
         lease = self._node.lease
         try:
+            attributes = self._backend.attributes(external, self._node.identity)
+            self._backend.mtu(external)
             if attributes != lease.attributes:
                 lease = await self._manager.publish(lease, attributes)
         except StoreError as error:
             self._failed()
             _log.warning("the node's change is not published yet: %s", error)
+            return
+        except ConfigError as error:
+            _log.error("the node cannot take part as it is now: %s", error)
             return
         _log.info("external interface changed", extra=node.described(external))
         self._node = replace(self._node, external=external, lease=lease)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from flanneld.backend.base import External
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from flanneld.config import NetConf
     from flanneld.desired import AnyAddress
+    from flanneld.options import Options
 
 IFA_F_TEMPORARY = 0x01  # of an IPv6 address; of an IPv4 one the bit says secondary
 IFA_F_DEPRECATED = 0x20
@@ -96,21 +97,6 @@ class Underlay:
         )
 
 
-class Wishes(Protocol):
-    """The flags that concern the interface (``options.Options``)."""
-
-    @property
-    def iface(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def iface_regex(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def iface_can_reach(self) -> AnyAddress | None: ...  # noqa: D102
-    @property
-    def public_ip(self) -> IPv4Address | None: ...  # noqa: D102
-    @property
-    def public_ipv6(self) -> IPv6Address | None: ...  # noqa: D102
-
-
 @dataclass(frozen=True, slots=True)
 class _Match:
     """An interface, and the address by which it was found, if it was one."""
@@ -119,7 +105,7 @@ class _Match:
     address: AnyAddress | None = None
 
 
-def choose(wishes: Wishes, conf: NetConf, underlay: Underlay) -> External:
+def choose(wishes: Options, conf: NetConf, underlay: Underlay) -> External:
     """Find the interface; ExternalError says each way that was tried, and why it failed."""
     versions = [v for v, network in ((4, conf.network), (6, conf.network6)) if network is not None]
     failures = []
@@ -132,7 +118,7 @@ def choose(wishes: Wishes, conf: NetConf, underlay: Underlay) -> External:
 
 
 def _ways(
-    wishes: Wishes, underlay: Underlay, versions: list[int]
+    wishes: Options, underlay: Underlay, versions: list[int]
 ) -> Iterator[Callable[[], _Match]]:
     for name in wishes.iface:
         yield partial(_by_name, underlay, name)
@@ -185,7 +171,7 @@ def _by_regex(underlay: Underlay, pattern: str, versions: list[int]) -> _Match:
     )
 
 
-def _by_reach(underlay: Underlay, wishes: Wishes) -> _Match:
+def _by_reach(underlay: Underlay, wishes: Options) -> _Match:
     found = underlay.by_index(underlay.reach[0]) if underlay.reach else None
     if found is None or underlay.reach is None:
         raise ExternalError(
@@ -211,7 +197,7 @@ def _by_default_route(underlay: Underlay, versions: list[int]) -> _Match:
     return _Match(first)
 
 
-def _external(match: _Match, wishes: Wishes, versions: list[int]) -> External:
+def _external(match: _Match, wishes: Options, versions: list[int]) -> External:
     interface = match.interface
     if interface.mtu == 0:
         raise ExternalError(f"failed to determine MTU for {interface.name} interface")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from conformance.server.site import Site
 
 MAGIC, VERSION = b"CNIr", 1
+STILL_THERE = struct.pack("=III", 256, 0, 0)
 GREETING = 64  # bytes
 PATIENCE_S = 30.0
 
@@ -113,6 +114,9 @@ def receive(connection: socket.socket) -> Reply | None:
     """Read greeting and reply; None if the connection ends before it is complete."""
     greeting = _read(connection, GREETING)
     head = _read(connection, 12)
+    while head == STILL_THERE:
+        connection.send(b"y")
+        head = _read(connection, 12)
     if len(greeting) < GREETING or len(head) < 12:
         return None
     status, out, err = struct.unpack("=III", head)

@@ -14,7 +14,7 @@ from flanneld.diagnosis.walk import walk
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from flanneld.diagnosis.walk import Step
+    from flanneld.diagnosis.step import Step
 
 
 async def run(argv: list[str]) -> int:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import select
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from flanneld import logs
 from flanneld.forward.forwarder import Forwarder
 from flanneld.forward.keeper import BROKEN
-from flanneld.forward.table import from_json
+from flanneld.forward.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +50,10 @@ async def run(argv: Sequence[str]) -> int:
         strict=args.strict,
     )
     logs.set_up(logging.INFO)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # What stops the daemon (a terminal, a service manager) may be sent to its children too:
+        # it is for the daemon to say when nobody needs packets any more.
+        signal.signal(number, signal.SIG_IGN)
     gc.disable()  # no cycles are made, and a pause costs packets
     try:
         _forward(forwarder, args.tun, args.socket)
@@ -59,13 +64,19 @@ async def run(argv: Sequence[str]) -> int:
 
 
 def _forward(forwarder: Forwarder, tun: int, sock: int) -> None:
-    """Serve the three descriptors in turn until stdin ends."""
+    """Serve the three descriptors in turn until stdin ends; packets wait for the first table."""
     os.set_blocking(_STDIN, False)
     lines = bytearray()
     told, due = 0, 0.0
+    nothing = forwarder.table
     with select.epoll() as poll:
-        for fd in (tun, sock, _STDIN):
-            poll.register(fd, select.EPOLLIN)
+        poll.register(_STDIN, select.EPOLLIN)
+        while forwarder.table is nothing:
+            poll.poll()
+            if not _listen(forwarder, lines):
+                return
+        poll.register(tun, select.EPOLLIN)
+        poll.register(sock, select.EPOLLIN)
         while True:
             ready = {fd for fd, _ in poll.poll()}
             if _STDIN in ready and not _listen(forwarder, lines):
@@ -94,6 +105,6 @@ def _listen(forwarder: Forwarder, lines: bytearray) -> bool:
         return True
     lines += heard
     while (end := lines.find(b"\n")) >= 0:
-        forwarder.table = from_json(json.loads(lines[:end]))
+        forwarder.table = Table(json.loads(lines[:end]))
         del lines[: end + 1]
     return bool(heard)

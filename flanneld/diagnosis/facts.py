@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flanneld.diagnosis.paths import paths
 from flanneld.kernel import underlay
 from netlink import sysctl
 from netlink.handle import Handle
@@ -13,8 +14,9 @@ from netlink.nlmsg import NetlinkError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flanneld.desired import AnyAddress
+    from flanneld.desired import AnyAddress, AnyNetwork
     from flanneld.diagnosis.node import View
+    from flanneld.diagnosis.paths import PeerPath
     from flanneld.lease import Lease
     from netlink import rtnl
     from netlink.link import Link
@@ -41,6 +43,7 @@ class Facts:
 
     ``forwarding`` is None if the kernel lacks the family. ``hop_state`` is the state (NUD_*) of
     the neighbour that the tunnel's or the route's packets go to first; None if there is no entry.
+    ``path`` is that to the target's subnet, None if it is no peer's.
     """
 
     source: AnyAddress
@@ -49,15 +52,20 @@ class Facts:
     forwarding: bool | None
     routes: Mapping[AnyAddress, Taken] = field(default_factory=dict)
     hop_state: int | None = None
+    path: PeerPath | None = None
 
 
 def holder(view: View, address: AnyAddress) -> Lease | None:
     """Find the lease that an address is of: this node's, or a peer's."""
     for lease in (view.state.lease, *view.state.peers):
         for subnet in (lease.subnet, lease.subnet6):
-            if subnet is not None and subnet.version == address.version and address in subnet:
+            if subnet is not None and _is_in(address, subnet):
                 return lease
     return None
+
+
+def _is_in(address: AnyAddress, subnet: AnyNetwork) -> bool:
+    return address.version == subnet.version and address in subnet
 
 
 def public_ip(lease: Lease, version: int) -> AnyAddress | None:
@@ -83,6 +91,7 @@ def gather(view: View, source: AnyAddress, target: AnyAddress) -> Facts:
         forwarding=None if forwarding is None else forwarding != "0",
         routes=routes,
         hop_state=hop_state,
+        path=next((path for path in paths(view) if _is_in(target, path.subnet)), None),
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from flanneld.desired import is_inside
+from flanneld.desired import Vxlan, is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from flanneld.desired import AnyAddress, AnyNetwork, Forward, Neighbour, Route, Vxlan
+    from flanneld.desired import AnyAddress, AnyNetwork, Forward, Neighbour, Route
     from flanneld.diagnosis.node import View
     from flanneld.kernel.difference import Change
 
@@ -52,6 +52,8 @@ class Judge:
 
     def __init__(self, view: View) -> None:
         """Take the comparison apart."""
+        self._links = view.present.links
+        self._foreign = view.difference.foreign
         changes: Iterable[Change] = (*view.difference.devices, *view.difference.entries)
         self._parts = {
             change.value: _OF_ACTION[change.action]
@@ -61,7 +63,13 @@ class Judge:
 
     def part(self, value: Vxlan | Neighbour | Forward | Route | None) -> Part:
         """Judge one; None is a part that there is not."""
-        return "-" if value is None else self._parts.get(value, "ok")
+        if value is None:
+            return "-"
+        if isinstance(value, Vxlan):
+            if value.name in self._foreign:
+                return "wrong"
+            return self._parts.get(value, "ok") if value.name in self._links else "missing"
+        return "missing" if value.link in self._foreign else self._parts.get(value, "ok")
 
 
 def paths(view: View) -> Iterator[PeerPath]:

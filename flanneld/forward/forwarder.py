@@ -36,8 +36,7 @@ class Forwarder:
     """One device and one socket, both not blocking.
 
     ``port`` is the same at all nodes.  ``strict``: datagrams from an address that is no node's are
-    dropped.
-    ``dropped`` counts packets by the reason.
+    dropped.  ``dropped`` counts packets by the reason.
     """
 
     def __init__(self, tun: int, sock: socket.socket, *, mtu: int, port: int, strict: bool) -> None:
@@ -73,19 +72,19 @@ class Forwarder:
             if not read:
                 return False
         lengths = [size - len(merge.NO_VNET) for size in read]
-        nodes = self._nodes(len(lengths))
-        if min(lengths) < packet.HEADER:  # what stands behind it is of an earlier packet
-            nodes = [
-                node if length >= packet.HEADER else None
-                for node, length in zip(nodes, lengths, strict=True)
-            ]
-        for run in runs(lengths, nodes):
+        for run in runs(lengths, self._nodes(lengths)):
             self._send(run, lengths)
         return len(read) == self._most
 
-    def _nodes(self, count: int) -> list[str | None]:
+    def _nodes(self, lengths: Sequence[int]) -> list[str | None]:
         """Find each packet's node; None for those that are answered or dropped here."""
+        count = len(lengths)
         destinations = packet.destinations(self._out, self._mtu, count)
+        if min(lengths) < packet.HEADER:  # what stands behind a scrap is of an earlier packet
+            destinations = [
+                destination if length >= packet.HEADER else b""
+                for destination, length in zip(destinations, lengths, strict=True)
+            ]
         nodes = list(map(self.table.node, destinations))
         if None in nodes:
             for index, node in enumerate(nodes):
@@ -98,7 +97,7 @@ class Forwarder:
 
     def _refuse(self, index: int, destination: bytes) -> None:
         """Tell the sender that there is no way, if it is one to be told."""
-        if not destination:  # what this node's kernel says to IPv6 neighbours of every device
+        if not destination:  # a scrap, or what the kernel says to IPv6 neighbours on any device
             return
         self.dropped["no node"] += 1
         at = index * self._mtu

@@ -48,11 +48,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Changes, devices' ones apart, and what stands in the way of the rest."""
+    """Changes, devices' ones apart, and what stands in the way of the rest.
+
+    ``foreign`` are links of wanted names that are not ours: nothing on them is compared.
+    """
 
     devices: tuple[Change, ...] = ()
     entries: tuple[Change, ...] = ()
     problems: tuple[str, ...] = ()
+    foreign: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.devices or self.entries or self.problems)
@@ -86,7 +90,7 @@ def difference(desired: Desired, present: Present) -> Difference:
             fresh |= {wanted.name} if change.action != "change" else set()
     seen = _seen_without(present, fresh | foreign)
     entries = _entries(_desired_without(desired, foreign) if foreign else desired, seen)
-    return Difference(tuple(devices), tuple(entries), tuple(problems))
+    return Difference(tuple(devices), tuple(entries), tuple(problems), frozenset(foreign))
 
 
 def _seen_without(present: Present, links: set[str]) -> Present:
@@ -191,7 +195,7 @@ def _unlike(link: VxlanLink, wanted: Vxlan, underlay: int, present: Present) -> 
 
 
 def _lacking(link: VxlanLink, wanted: Vxlan, present: Present) -> Iterator[str]:
-    """Name what has to be set on a device that can be re-used; ``devices`` sets it all."""
+    """Name what has to be set on a device that can be reused; ``devices`` sets it all."""
     there = link.link
     if there.mac != wanted.mac:
         yield f"address {there.mac} -> {wanted.mac}"

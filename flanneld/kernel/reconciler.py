@@ -69,7 +69,7 @@ class Reconciler:
         self._handle.close()
 
     async def macs(self) -> Mapping[str, str]:
-        """Give the MAC of each VXLAN device by name: one that is re-used keeps its own."""
+        """Give the MAC of each VXLAN device by name: one that is reused keeps its own."""
         async with self._turn:
             found = dump.read_vxlans(self._handle)
         return {name: device.link.mac for name, device in found.items()}
@@ -139,15 +139,22 @@ class Reconciler:
     def _explain(self, refusal: Refusal[Change]) -> str:
         change, error = refusal.subject, refusal.error
         route = change.value
-        if isinstance(route, Route) and error.errno == errno.EEXIST:
-            first = route.destination.network_address
-            other = underlay.route_to(self._handle, first, matched=True)
+        said = f"{change.action} {change.value}: {error}"
+        if not isinstance(route, Route):
+            return said
+        if error.errno == errno.EEXIST:
             return (
                 f"{route}: another route has this destination:"
-                f" {underlay.describe(self._handle, other)};"
+                f" {underlay.holder(self._handle, route.destination)};"
                 " delete it if it is not wanted: routes of others are not touched"
             )
-        return f"{change.action} {change.value}: {error}"
+        if error.errno == errno.EINVAL and route.onlink and route.destination.version == 6:
+            return (
+                f"{said}. By way of {underlay.holder(self._handle, route.destination)} the kernel"
+                " reaches that gateway already; IPv6 then takes no other link for it: delete that"
+                " route, or choose another IPv6Network"
+            )
+        return said
 
 
 def _split(changes: Iterable[Change], present: Present) -> tuple[list[Change], list[str]]:

@@ -11,7 +11,7 @@ from flanneld.kernel import entries
 from netlink import rtnl
 from netlink.handle import Handle
 from netlink.inet import AF, RTA_DST, RTM_GETROUTE
-from netlink.nlmsg import NLM_F_REQUEST, Message, attr
+from netlink.nlmsg import NLM_F_REQUEST, Message, NetlinkError, attr
 
 if TYPE_CHECKING:
     from flanneld.desired import AnyAddress, AnyNetwork
@@ -65,6 +65,18 @@ def route_to(handle: Handle, address: AnyAddress, *, matched: bool = False) -> r
     if answer is None:
         raise ValueError(f"the kernel gave no route to {address}")
     return rtnl.Route.decode(answer)
+
+
+def holder(handle: Handle, destination: AnyNetwork) -> str:
+    """Spell the route that has a destination; or how to see it, if it leads nowhere.
+
+    The kernel answers a question for a blackhole with an error, not with the route.
+    """
+    try:
+        route = route_to(handle, destination.network_address, matched=True)
+    except NetlinkError as error:
+        return f"one that leads nowhere ({error}; ip route show exact {destination})"
+    return describe(handle, route)
 
 
 def describe(handle: Handle, route: rtnl.Route) -> str:

@@ -67,7 +67,7 @@ class VxlanLink:
         return f"device {self.link.name} type vxlan id {self.vni} dstport {self.port}{external}"
 
     def is_like(self, wanted: Vxlan, underlay: int) -> bool:
-        """Whether it can be re-used: what it lacks then can be changed while it is in use."""
+        """Whether it can be reused: what it lacks then can be changed while it is in use."""
         return (
             self.ordinary
             and (

@@ -6,20 +6,23 @@ that no packet meets neither.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flanneld.rules import generation
 from flanneld.rules.iptables import Iptables
 from flanneld.rules.nftables import Nftables
-from flanneld.rules.programs import system
+from flanneld.rules.programs import RulesError, system
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
     from flanneld.desired import AnyNetwork
     from flanneld.rules.programs import Programs
     from flanneld.rules.texts import Traffic
+
+_log = logging.getLogger(__name__)
 
 _VERSIONS = (4, 6)
 
@@ -61,15 +64,18 @@ class Rules:
         now = await self._generation()
         if now is not None and now == self._seen:
             return []
-        repaired = []
-        for version, traffic in self._traffic.items():
-            wanted = await self._supported(traffic)
-            repaired += await self._chosen[version].ensure(wanted, self._ours)
+        repaired, errors = await _try_each(map(self._ensure, self._traffic.values()))
+        if errors:
+            raise RulesError("; ".join(errors))
         if not self._settled:
             repaired += await self._remove_left_behind()
             self._settled = True
         self._seen = None if repaired else now
         return repaired
+
+    async def _ensure(self, traffic: Traffic) -> list[str]:
+        wanted = await self._supported(traffic)
+        return await self._chosen[traffic.version].ensure(wanted, self._ours)
 
     async def check(self) -> list[str]:
         """Say what is wrong, one sentence each; writes nothing."""
@@ -82,9 +88,16 @@ class Rules:
         ]
 
     async def remove(self) -> list[str]:
-        """Take every rule, chain and table of ours away, of both filters; name what there was."""
+        """Take every rule, chain and table of ours away, of both filters; name what there was.
+
+        Whatever cannot be taken away, all else is; then RulesError says what was not.
+        """
         filters = [*self._chosen.values(), *self._other.values()]
-        return [gone for one in filters if one.installed for gone in await one.remove()]
+        removed, errors = await _try_each(one.remove() for one in filters if one.installed)
+        if errors:
+            also = f" (removed: {', '.join(removed)})" if removed else ""
+            raise RulesError("; ".join(errors) + also)
+        return removed
 
     async def _generation(self) -> int | None:
         """Give the number of the packet filter's last change, if every change is counted."""
@@ -96,15 +109,18 @@ class Rules:
     async def _remove_left_behind(self) -> list[str]:
         """Clear the other filter, and the family that the network has no more.
 
-        A filter that is not installed cannot have written anything here.
+        A filter that is not installed cannot have written anything here; of one that does not work,
+        on a kernel without IPv6 say, it is not known, and no reason to do without rules.
         """
         unused = [self._chosen[version] for version in _VERSIONS if version not in self._traffic]
-        return [
-            gone
+        removed, errors = await _try_each(
+            one.ensure(None, self._ours)
             for one in (*self._other.values(), *unused)
             if one.installed
-            for gone in await one.ensure(None, self._ours)
-        ]
+        )
+        for error in errors:
+            _log.warning("rules of an earlier run, if there are any, stay: %s", error)
+        return removed
 
     async def _supported(self, traffic: Traffic) -> Traffic:
         """Leave out what this iptables does not know."""
@@ -112,3 +128,14 @@ class Rules:
         if not isinstance(filter_, Iptables) or not traffic.fully_random:
             return traffic
         return replace(traffic, fully_random=await filter_.knows_fully_random())
+
+
+async def _try_each(calls: Iterable[Awaitable[list[str]]]) -> tuple[list[str], list[str]]:
+    """Make every call, whatever becomes of another: what they gave, and the errors' words."""
+    given, errors = [], []
+    for call in calls:
+        try:
+            given += await call
+        except RulesError as error:
+            errors.append(str(error))
+    return given, errors

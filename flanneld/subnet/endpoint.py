@@ -21,6 +21,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.enable_http_proxy", 0),  # a node's proxy is for the world outside
     ("grpc.max_receive_message_length", -1),  # all leases of a network come in one answer
 )
 

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import posixpath
-import time
 from contextlib import aclosing
 from dataclasses import replace
 from random import Random
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-
-from etcd3aio import prefix_range_end
-from etcd3aio.kv import KVService
+from typing import TYPE_CHECKING
 
 from flanneld import config
 from flanneld.subnet import choice, endpoint, keys, records
-from flanneld.subnet.client import TIMEOUT_S, Client
+from flanneld.subnet.client import Client
+from flanneld.subnet.keyspace import TTL_S, Keyspace
 from flanneld.subnet.manager import Revoked, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from etcd3aio._protobuf import WatchResponse
 
@@ -37,7 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-TTL_S = 86400
 RENEWAL_S = 3600.0  # so that an outage may last as long as a lease, nearly
 _RETRY_S = 60.0
 _ATTEMPTS = 100  # each lost to another node that did get its subnet
@@ -52,8 +47,7 @@ class Etcd:
         if any((tls.cafile, tls.certfile)) and not all(one.secure for one in endpoints):
             _log.warning("connecting to etcd with http. This is insecure")
         self._client = Client(endpoints, tls, options.etcd_username, options.etcd_password)
-        self._config_key = posixpath.join(options.etcd_prefix, "config")
-        self._prefix = posixpath.join(options.etcd_prefix, "subnets") + "/"
+        self._keys = Keyspace(self._client, options.etcd_prefix)
         self._renewal_s = min(RENEWAL_S, TTL_S - 60.0 * options.subnet_lease_renew_margin)
         self._dice = Random()  # noqa: S311 - no secret
         self._held: Lease | None = None
@@ -62,19 +56,11 @@ class Etcd:
 
     async def config(self) -> NetConf:
         """Read the configuration."""
-        answer = await self._client.call(
-            lambda etcd: etcd.kv.get(self._config_key, timeout=TIMEOUT_S)
-        )
-        if not answer.kvs:
-            raise StoreError(
-                f"etcd has no key {self._config_key}: put the network's configuration there,"
-                " or name its folder with --etcd-prefix"
-            )
-        return config.parse(answer.kvs[0].value.decode(errors="replace"))
+        return config.parse(await self._keys.config())
 
     async def own(self, attributes: Attributes) -> Lease | None:
         """Find the lease that names this node."""
-        entries, _ = await self._list()
+        entries, _ = await self._keys.entries()
         own = records.own(entries, attributes)
         return own[0].lease if own else None
 
@@ -82,7 +68,7 @@ class Etcd:
         """Lease a subnet; after a race lost to another node, choose again."""
         conf = await self.config()
         for _ in range(_ATTEMPTS):
-            entries, _ = await self._list()
+            entries, _ = await self._keys.entries()
             lease = await self._attempt(conf, entries, attributes, previous)
             if lease is not None:
                 self._held = lease
@@ -95,12 +81,12 @@ class Etcd:
         async with self._writing:
             entry = await self._mine(lease)
             wanted = replace(entry.lease, attributes=attributes)
-            if not await self._replace(entry, wanted, entry.lease_id):
+            if not await self._keys.replace(entry, wanted):
                 raise StoreError(f"key {lease.key} changed while it was written")
             self._held = replace(wanted, expires=lease.expires)
             return self._held
 
-    async def hold(self, lease: Lease) -> None:
+    async def hold(self, lease: Lease, renewed: Callable[[Lease], None]) -> None:
         """Renew in time, and notice when the lease is gone; ends with Revoked."""
         if self._held is None or self._held.key != lease.key:
             self._held = lease
@@ -113,7 +99,9 @@ class Etcd:
                         self._lost.clear()  # the next snapshot says it again, if etcd is away
                         await self._mine(self._held)
                     else:
-                        pause = await self._renewed(self._held)
+                        self._held = await self._renewed(self._held)
+                        renewed(self._held)
+                        pause = self._renewal_s
             except StoreError as error:
                 _log.warning("the lease is not renewed yet: %s", error, extra={"lease": lease.key})
                 pause = _RETRY_S
@@ -124,11 +112,11 @@ class Etcd:
         StoreError when etcd is away: what was given then holds until the next call.
         """
         while True:
-            entries, revision = await self._list()
+            entries, revision = await self._keys.entries()
             leases = {entry.lease.key: entry.lease for entry in entries}
             self._compare(leases)
             yield MappingProxyType(leases)
-            async with aclosing(self._client.watch(self._prefix, revision + 1)) as responses:
+            async with aclosing(self._keys.watch(revision + 1)) as responses:
                 async for response in responses:
                     if response.canceled:
                         _check_compacted(response)
@@ -158,7 +146,7 @@ class Etcd:
         for entry in own:
             if entry.lease_id:
                 _log.info("the lease does not fit any more", extra={"lease": entry.lease.key})
-                await self._if_unchanged(entry, KVService.txn_op_delete(entry.key))
+                await self._keys.delete(entry.lease)
                 return None
         leases = [entry.lease for entry in entries]
         lease = choice.reusable(previous, leases, conf) or choice.any_free(leases, conf, self._dice)
@@ -169,51 +157,41 @@ class Etcd:
         wanted = replace(entry.lease, attributes=attributes, expires=None)
         same = keys.value(entry.lease.attributes) == keys.value(attributes)
         if not entry.lease_id:
-            kept = same or await self._replace(entry, wanted, 0)
+            kept = same or await self._keys.replace(entry, wanted)
             return wanted if kept else None
-        ttl = await self._client.call(lambda etcd: etcd.keep_alive(entry.lease_id)) if same else 0
-        if ttl > 0:
-            return replace(wanted, expires=time.time() + ttl)
-        lease_id, expires = await self._grant()
-        if await self._replace(entry, wanted, lease_id):
+        expires = await self._keys.keep_alive(entry) if same else None
+        if expires is not None:
             return replace(wanted, expires=expires)
-        await self._revoke(lease_id)
-        return None
+        return await self._keys.lease_anew(entry, wanted)
 
     async def _create(self, lease: Lease, conf: NetConf) -> Lease | None:
         """Make a key that is not there yet; None if it is, or an older one overlaps it."""
-        lease_id, expires = await self._grant()
-        key = self._prefix + lease.key
-        answer = await self._client.call(
-            lambda etcd: etcd.kv.txn(
-                [KVService.txn_compare_version(key, 0)],
-                [
-                    KVService.txn_op_put(key, keys.value(lease.attributes), lease=lease_id),
-                    KVService.txn_op_get(self._prefix, range_end=prefix_range_end(self._prefix)),
-                ],
-                timeout=TIMEOUT_S,
-            )
-        )
-        if answer.succeeded:
-            entries = records.entries(answer.responses[1].response_range.kvs)
-            older = [other.lease for other in entries if other.key != key]
-            if choice.reusable(lease, older, conf):
-                return replace(lease, expires=expires)
-        await self._revoke(lease_id)
+        created = await self._keys.create(lease)
+        if created is None:
+            return None
+        made, others = created
+        if choice.reusable(made, others, conf):
+            return made
+        await self._keys.delete(made)
         return None
 
     # -------------------------------------------------------------------------------------- holding
 
-    async def _renewed(self, lease: Lease) -> float:
-        """Renew the lease; gives the seconds until the next time."""
+    async def _renewed(self, lease: Lease) -> Lease:
+        """Renew the lease; gives it with its new end."""
         entry = await self._mine(lease)
-        if entry.lease_id:
-            ttl = await self._client.call(lambda etcd: etcd.keep_alive(entry.lease_id))
-            if ttl <= 0:
-                raise StoreError(f"the etcd lease of {lease.key} has just ended")
-            self._held = replace(lease, expires=time.time() + ttl)
+        if not entry.lease_id:
+            return replace(lease, expires=None)
+        expires = await self._keys.keep_alive(entry)
+        renewed = (
+            replace(lease, expires=expires)
+            if expires is not None
+            else await self._keys.lease_anew(entry, lease)
+        )
+        if renewed is None:
+            raise StoreError(f"key {lease.key} changed while it was renewed")
         _log.info("lease renewed", extra={"lease": lease.key})
-        return self._renewal_s
+        return renewed
 
     async def _lost_within(self, seconds: float) -> bool:
         """Wait for a snapshot without this node's lease; whether one came in that time."""
@@ -226,13 +204,9 @@ class Etcd:
 
     async def _mine(self, lease: Lease) -> Entry:
         """Read this node's key; Revoked if it is gone, or another node's."""
-        key = self._prefix + lease.key
-        answer = await self._client.call(lambda etcd: etcd.kv.get(key, timeout=TIMEOUT_S))
-        if not answer.kvs:
-            raise Revoked(f"lease {lease.key} has been revoked: etcd does not have it any more")
-        entry, *_ = [*records.entries(answer.kvs), None]
+        entry = await self._keys.entry(lease)
         if entry is None:
-            raise Revoked(f"lease {lease.key} has been revoked: its value is not a lease any more")
+            raise Revoked(f"lease {lease.key} has been revoked: etcd does not have it any more")
         if not choice.is_own(entry.lease, lease.attributes):
             holder = entry.lease.attributes.public_ip or entry.lease.attributes.public_ip6
             raise Revoked(f"lease {lease.key} has been revoked: {holder} holds it")
@@ -250,37 +224,6 @@ class Etcd:
                 "another node publishes this node's address: give one of them another --public-ip",
                 extra={"lease": found.key, "value": keys.value(found.attributes).decode()},
             )
-
-    # ---------------------------------------------------------------------------------------- calls
-
-    async def _list(self) -> tuple[list[Entry], int]:
-        """Read all leases in one call, and the revision of that."""
-        end = prefix_range_end(self._prefix)
-        answer = await self._client.call(
-            lambda etcd: etcd.kv.get(self._prefix, range_end=end, timeout=TIMEOUT_S)
-        )
-        return records.entries(answer.kvs), answer.header.revision
-
-    async def _grant(self) -> tuple[int, float]:
-        """Make an etcd lease: its number, and the Unix time of its end."""
-        answer = await self._client.call(lambda etcd: etcd.lease.grant(TTL_S, timeout=TIMEOUT_S))
-        return answer.ID, time.time() + answer.TTL
-
-    async def _revoke(self, lease_id: int) -> None:
-        await self._client.call(lambda etcd: etcd.lease.revoke(lease_id, timeout=TIMEOUT_S))
-
-    async def _replace(self, entry: Entry, lease: Lease, lease_id: int) -> bool:
-        """Write a key if nobody has written it since; whether that was so."""
-        value = keys.value(lease.attributes)
-        return await self._if_unchanged(
-            entry, KVService.txn_op_put(entry.key, value, lease=lease_id)
-        )
-
-    async def _if_unchanged(self, entry: Entry, operation: Any) -> bool:
-        answer = await self._client.call(
-            lambda etcd: etcd.kv.txn([records.unchanged(entry)], [operation], timeout=TIMEOUT_S)
-        )
-        return bool(answer.succeeded)
 
 
 def _check_compacted(response: WatchResponse) -> None:

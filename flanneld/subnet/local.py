@@ -24,7 +24,7 @@ from flanneld.subnet.manager import Revoked, StoreError
 from flanneld.watched import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from flanneld.config import NetConf
     from flanneld.lease import Attributes, Lease
@@ -78,8 +78,9 @@ class Local:
             leases[lease.key] = lease
         return lease
 
-    async def hold(self, lease: Lease) -> None:
+    async def hold(self, lease: Lease, renewed: Callable[[Lease], None]) -> None:
         """Watch over the lease: a local one has no end, but can be taken out of the file."""
+        del renewed
         if self._held is None or self._held.key != lease.key:
             self._held = lease
         with closing(Watched([self._leases])) as watched:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from flanneld.config import NetConf
     from flanneld.lease import Attributes, Lease
@@ -49,8 +49,8 @@ class Manager(Protocol):
         """Replace what this node says of its lease; Revoked if it is not its lease any more."""
         ...
 
-    async def hold(self, lease: Lease) -> None:
-        """Renew the lease in time, for ever; ends with Revoked."""
+    async def hold(self, lease: Lease, renewed: Callable[[Lease], None]) -> None:
+        """Renew the lease in time, for ever, telling each time its new end; ends with Revoked."""
         ...
 
     def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:

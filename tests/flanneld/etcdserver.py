@@ -55,6 +55,7 @@ class EtcdServer:
             [
                 *("setpriv", "--pdeathsig", "KILL", *self.enter, "etcd", "--name", "one"),
                 *("--data-dir", str(self.folder / "data"), "--unsafe-no-fsync"),
+                *("--heartbeat-interval", "10", "--election-timeout", "100"),  # alone, it wins
                 *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
                 *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
                 *("--initial-cluster", f"one={peer}", *self.tls),

@@ -87,6 +87,26 @@ def test_a_revoked_lease_ends_it_with_1(tmp_path: Path) -> None:
 
 
 @private
+def test_a_store_that_lost_its_data_does_not_take_the_paths_away(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.start()
+    one, two = scene.nodes
+    before = one.routes()
+    assert before
+    scene.etcd.ctl("del", "--prefix", "/coreos.com/network/subnets/")
+    assert (one.status(), two.status()) == (1, 1)
+    assert one.routes() == before
+    assert one.reaches(two.base)
+    bases = (one.base, two.base)
+    for node in scene.nodes:
+        node.start()
+    for node in scene.nodes:
+        node.ready()
+    assert (one.base, two.base) == bases
+    eventually("they know each other again", lambda: one.routes() == before)
+
+
+@private
 def test_an_outage_of_etcd_touches_nothing(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.start()
@@ -119,6 +139,7 @@ def test_an_outage_of_etcd_touches_nothing(tmp_path: Path) -> None:
         "ip link del flannel.1",
         "ip address flush dev flannel.1",
         "ip link set flannel.1 mtu 1400",
+        "ip link set flannel.1 address 02:00:00:00:00:01",
     ],
 )
 def test_what_is_damaged_by_hand_is_repaired(tmp_path: Path, damage: str) -> None:
@@ -130,7 +151,7 @@ def test_what_is_damaged_by_hand_is_repaired(tmp_path: Path, damage: str) -> Non
     eventually("drift is counted", lambda: one.metric("drift_repaired_total") >= 1)
     eventually("it works again", lambda: one.reaches(two.base))
     eventually("the MTU is right", lambda: one.link()["mtu"] == 1450)
-    assert one.link()["address"] == mac
+    eventually("so is the MAC", lambda: one.link()["address"] == mac)
     one.ready()
 
 

@@ -83,6 +83,13 @@ class TestAcquire:
         assert second.key.endswith("-26")
         assert list(etcd.leases()) == [second.key]
 
+    def test_a_lease_that_somebody_made_short_is_made_long(self, etcd: EtcdServer) -> None:
+        etcd.configure()
+        made = etcd.ctl("lease", "grant", "600").split()[1]
+        etcd.put("subnets/10.244.5.0-24", value(), f"--lease={made}")
+        assert asyncio.run(acquired(etcd)).key == "10.244.5.0-24"
+        assert etcd.seconds_to_live("subnets/10.244.5.0-24")[1] == 86400
+
     def test_a_reservation_stays_one(self, etcd: EtcdServer) -> None:
         etcd.configure()
         etcd.put("subnets/10.244.5.0-24", '{"PublicIP":"192.168.64.1"}')
@@ -162,7 +169,7 @@ class TestAcquire:
                     replace(attributes(host), public_ip6=IPv6Address(f"fd01::{host}"))
                     for host in (1, 2)
                 ]
-                entries, _ = await late._list()
+                entries, _ = await late._keys.entries()
                 first = await early.acquire(own[0], None)
                 chosen = iter([first.subnet])
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tests.flanneld.etcdserver import EtcdServer
 
 
+def ignore(_: Lease) -> None:
+    """What a renewal gives is of no interest."""
+
+
 @pytest.mark.parametrize("how", ["deleted", "taken", "expired", "unreadable"])
 def test_a_lost_lease_ends_it(etcd: EtcdServer, how: str) -> None:
     etcd.configure()
@@ -27,7 +31,7 @@ def test_a_lost_lease_ends_it(etcd: EtcdServer, how: str) -> None:
             lease = await manager.acquire(attributes(), None)
             snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
             following = asyncio.create_task(follow(manager, snapshots))
-            holding = asyncio.create_task(manager.hold(lease))
+            holding = asyncio.create_task(manager.hold(lease, ignore))
             await snapshots.get()
             key = f"subnets/{lease.key}"
             if how == "deleted":
@@ -78,10 +82,12 @@ def test_a_lease_is_renewed_without_waking_anybody(
             lease = await manager.acquire(attributes(), None)
             before = int(etcd.record(f"subnets/{lease.key}")["mod_revision"])
             renewals = etcd.calls("LeaseKeepAlive")
-            holding = asyncio.create_task(manager.hold(lease))
+            told: asyncio.Queue[Lease] = asyncio.Queue()
+            holding = asyncio.create_task(manager.hold(lease, told.put_nowait))
             async with asyncio.timeout(PATIENCE_S):
-                while etcd.calls("LeaseKeepAlive") < renewals + 3:  # noqa: ASYNC110 - etcd's own count
-                    await asyncio.sleep(0.05)
+                ends = [(await told.get()).expires or 0 for _ in range(3)]
+            assert etcd.calls("LeaseKeepAlive") >= renewals + 3
+            assert ends == sorted(ends)
             holding.cancel()
             return before, int(etcd.record(f"subnets/{lease.key}")["mod_revision"])
 
@@ -97,7 +103,7 @@ def test_a_new_address_is_published_under_the_same_lease(etcd: EtcdServer) -> No
             lease = await manager.acquire(attributes(), None)
             snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
             following = asyncio.create_task(follow(manager, snapshots))
-            holding = asyncio.create_task(manager.hold(lease))
+            holding = asyncio.create_task(manager.hold(lease, ignore))
             number = etcd.record(f"subnets/{lease.key}")["lease"]
             moved = await manager.publish(lease, attributes(7))
             assert etcd.leases() == {lease.key: value(7)}
@@ -131,7 +137,7 @@ def test_an_outage_is_no_loss(
         async with store(etcd) as manager:
             lease = await manager.acquire(attributes(), None)
             etcd.stop()
-            holding = asyncio.create_task(manager.hold(lease))
+            holding = asyncio.create_task(manager.hold(lease, ignore))
             async with asyncio.timeout(PATIENCE_S):
                 while "not renewed yet" not in caplog.text:  # noqa: ASYNC110 - the log is what is seen
                     await asyncio.sleep(0.05)

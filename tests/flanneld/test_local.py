@@ -96,7 +96,7 @@ def test_a_lease_taken_out_of_the_file_is_lost(tmp_path: Path) -> None:
     async def body() -> None:
         store = Local(CONF, str(tmp_path))
         lease = await store.acquire(attributes(1), None)
-        holding = asyncio.create_task(store.hold(lease))
+        holding = asyncio.create_task(store.hold(lease, lambda _: None))
         moved = await store.publish(lease, attributes(7))
         await Local(CONF, str(tmp_path)).acquire(attributes(2), None)
         # The new address and the other's lease are events, and no loss.

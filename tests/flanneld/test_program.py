@@ -62,6 +62,18 @@ def test_an_unknown_backend_ends_with_2(tmp_path: Path) -> None:
     assert "vxlan" in done.stderr
 
 
+def test_a_file_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "subnet.env").mkdir()
+    done = call(
+        *("--subnet-mgr=local", "--network=10.0.0.0/8"),
+        f"--subnet-file={tmp_path}/subnet.env",
+        f"--data-dir={tmp_path}",
+    )
+    assert done.returncode == 1
+    assert "Is a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_version_goes_to_stderr_as_in_go() -> None:
     done = call("--version")
     assert (done.returncode, done.stdout) == (0, "")

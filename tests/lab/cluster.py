@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tests.flanneld.etcdserver import EtcdServer
@@ -44,9 +42,9 @@ class Cluster:
         self.families = [f for f in (4, 6) if conf[f"EnableIPv{f}"]]
         self.nodes: list[Node] = []
         self.underlay = Underlay()
-        self._folder = tempfile.TemporaryDirectory(prefix="lab-")
         enter = ("nsenter", "--target", str(self.underlay.pid), "--net", "--")
-        folder = Path(self._folder.name)
+        folder = self.underlay.path("/run/etcd")
+        folder.mkdir()
         self.etcd = EtcdServer(folder, ports=(2379, 2380), host=GATEWAY, enter=enter)
         try:
             self.etcd.start()
@@ -66,7 +64,6 @@ class Cluster:
         self.underlay.close()
         for node in self.nodes:
             node.close()
-        self._folder.cleanup()
 
     def add_node(self) -> Node:
         """Make one more node; its daemon is not started."""

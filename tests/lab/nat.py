@@ -1,4 +1,4 @@
-"""A node behind an address translator: nobody but the translator knows the address it has."""
+"""A node behind a router and address translator, which alone knows the address that it has."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from tests.lab.cluster import Cluster
     from tests.lab.node import Node
 
-PUBLIC, PRIVATE, GATEWAY = "192.168.64.200", "172.16.5.2", "172.16.5.254"
+PUBLIC, PRIVATE, GATEWAY = "198.51.100.200", "172.16.5.2", "172.16.5.254"
 
 _TRANSLATOR = f"""
 ip link add inside type bridge
 ip address add {GATEWAY}/24 dev inside
 ip link set inside up
-ip address add {PUBLIC}/32 dev underlay
+ip address add {PUBLIC}/32 dev lo
 nft -f - <<'END'
 table ip translator {{
     chain before {{

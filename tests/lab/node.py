@@ -38,6 +38,7 @@ CONF = {
 }
 
 # Arguments: the port's name on the bridge, the node's addresses. PID 1 is the underlay's holder.
+# An uplink has its link-local address long before there are pods: nobody here waits for its DAD.
 _SETUP = f"""
 set -e
 mount -t tmpfs -o mode=755 node /run
@@ -46,6 +47,7 @@ mount -t sysfs -o ro node /sys
 mkdir -p /run/netns /run/flannel /var/lib/cni
 ip link set lo up
 ip link add eth0 type veth peer name "$0" netns 1
+sysctl -qw net.ipv6.conf.eth0.accept_dad=0
 ip address add "$1/24" dev eth0
 ip address add "$2/64" dev eth0 nodad
 ip link set eth0 up

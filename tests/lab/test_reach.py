@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Interface
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,11 +11,13 @@ from tests.lab import traffic
 from tests.lab.cluster import configuration
 from tests.lab.nat import PRIVATE, PUBLIC, add_node_behind_nat
 from tests.lab.node import SOURCE
+from tests.lab.plane import plane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.lab.cluster import Cluster
+    from tests.lab.node import Node
 
 # The underlay's 1500 bytes, less the headers of the tunnel; a dual-stack network has one MTU.
 MTU = {
@@ -69,3 +72,24 @@ def test_a_node_behind_nat_is_reached(new_cluster: Callable[..., Cluster]) -> No
     (device,) = node.ip("link", "show", "flannel.1")
     assert device["linkinfo"]["info_data"]["local"] == PRIVATE
     assert f'"PublicIP":"{PUBLIC}"' in "".join(cluster.etcd.leases().values())
+
+
+def test_direct_routing_goes_around_the_tunnel(new_cluster: Callable[..., Cluster]) -> None:
+    """Peers on the node's own link; one behind a router, as here the translator, by the tunnel."""
+    cluster = new_cluster(configuration("vxlan", DirectRouting=True)).start(2)
+    distant = add_node_behind_nat(cluster)
+    distant.start_daemon("--iface", "eth0", "--public-ip", PUBLIC)
+    cluster.settle()
+    distant.attach()
+    assert traffic.failures(cluster) == []
+    first, second, _ = cluster.nodes
+    routes = {
+        line.split()[1]: line.split()[2:] for line in plane(first) if line.startswith("route")
+    }
+    assert routes[subnet_of(second)] == [second.address, "eth0"]
+    assert len([line for line in plane(distant) if line.startswith("fdb")]) == 2
+
+
+def subnet_of(node: Node) -> str:
+    """Give the node's subnet as the kernel writes a destination."""
+    return str(IPv4Interface(node.subnet_env()["FLANNEL_SUBNET"]).network)

@@ -11,15 +11,9 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-from ipaddress import ip_network
 
-from flanneld.rules.texts import Traffic
 from tests.kernel.privatens import CLONE_NEWNET, new_pod, sh
 
-TRAFFIC = (
-    Traffic(ip_network("10.42.0.0/16"), ip_network("10.42.1.0/24")),
-    Traffic(ip_network("fd00:42::/48"), ip_network("fd00:42:0:1::/64")),
-)
 POD, GATEWAY, PEER_POD = "10.42.1.2", "10.42.1.1", "10.42.2.2"
 OUTSIDE, NODE, NODE_TO_PEER = "192.168.7.2", "192.168.7.1", "192.168.8.1"
 GROUP = "239.1.2.3"

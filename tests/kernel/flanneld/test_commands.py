@@ -132,6 +132,23 @@ def test_status() -> None:
     assert told["differences"] == ["+ neighbour 10.244.2.0 lladdr 02:00:00:04:00:02 dev flannel.1"]
 
 
+@pytest.mark.parametrize(
+    ("damage", "row"),
+    [
+        ("ip link add flannel.1 type bridge", "wrong missing missing missing"),
+        ("ip link del eth0", "missing missing missing missing"),
+    ],
+)
+@private
+def test_status_without_a_device(damage: str, row: str) -> None:
+    set_up(lease(2))
+    sh(f"ip link del flannel.1; {damage}")
+    done = call("status")
+    assert done.returncode == 1
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("10.244.2.0/24"))
+    assert " ".join(line.split()).endswith(row)
+
+
 @private
 def test_status_of_a_healthy_node_and_of_one_without_its_daemon() -> None:
     set_up(lease(2))
@@ -165,7 +182,17 @@ BROKEN = [
     ("ip link set cni0 down", "pod's link", "no route to 10.244.1.5"),
     ("sysctl -qw net.ipv4.ip_forward=0", "forwarding", "net.ipv4.ip_forward is off"),
     ("ip link del flannel.1", "device", "flannel.1 does not exist"),
-    ("ip link set flannel.1 down", "device", "flannel.1 is down"),
+    ("ip link set flannel.1 down", "device", "(down -> up)"),
+    (
+        "ip link del flannel.1; ip link add flannel.1 type bridge; ip link set flannel.1 up",
+        "device",
+        "flannel.1 exists and is bridge, not a VXLAN device: delete or rename it",
+    ),
+    (
+        "ip route del 10.244.2.0/24; ip route add blackhole 10.244.2.0/24",
+        "route",
+        "the route to 10.244.2.0/24 is missing",
+    ),
     ("ip link set flannel.1 mtu 1300", "device", "mtu 1300 -> 1450"),
     ("ip route del 10.244.2.0/24", "route", "the route to 10.244.2.0/24 is missing"),
     ("ip route add 10.244.2.7 via 192.168.9.254", "route", "10.244.2.7/32 via 192.168.9.254"),
@@ -179,7 +206,7 @@ BROKEN = [
         "neighbour",
         "10.244.2.0 on flannel.1 is missing",
     ),
-    ("bridge fdb del 02:00:00:04:00:02 dev flannel.1", "fdb", "to 192.168.9.2 on flannel.1 is mis"),
+    ("bridge fdb del 02:00:00:04:00:02 dev flannel.1", "fdb", "to 192.168.9.2 on flannel.1"),
     ("ip route add unreachable 192.168.9.2", "underlay", "no route to 192.168.9.2"),
     ("ip route add 192.168.9.2 dev flannel.1", "underlay", "leads into the tunnel"),
     ("ip link set eth0 mtu 1400", "mtu", "packets of 1450 bytes become 1500, the underlay carries"),

@@ -303,24 +303,36 @@ def snapshot() -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "foreign",
+    ("foreign", "named"),
     [
-        "10.244.2.0/24 via 192.168.9.254 dev eth0 proto static",
-        "10.244.2.0/24 dev far proto boot",
+        ("10.244.2.0/24 via 192.168.9.254 dev eth0 proto static", ""),
+        ("10.244.2.0/24 dev far proto boot", ""),
+        ("blackhole 10.244.2.0/24", "one that leads nowhere"),
+        ("unreachable 10.244.2.0/24 proto bird", "one that leads nowhere"),
     ],
 )
 @private
-def test_the_route_of_another_is_named_not_replaced(foreign: str) -> None:
+def test_the_route_of_another_is_named_not_replaced(foreign: str, named: str) -> None:
     up()
     sh(f"ip route add {foreign}")
     report = apply(plan(lease(2), lease(3)))
     (problem,) = report.problems
-    assert f"another route has this destination: {foreign}" in problem
+    assert f"another route has this destination: {named or foreign}" in problem
     assert route("10.244.2.0/24")
     assert "flannel.1" not in route("10.244.2.0/24")
     assert "10.244.3.0/24" in routes()
     sh("ip route del 10.244.2.0/24")
     settle(plan(lease(2), lease(3)))
+
+
+@private
+def test_a_wider_route_of_another_that_ipv6_lets_be_in_the_way() -> None:
+    up()
+    sh("ip -6 route add fd44::/48 via fd09::fe proto static")
+    (problem,) = apply(plan(lease(2, families="6"), families="6")).problems
+    assert "By way of fd44::/48 via fd09::fe dev eth0 proto static the kernel reaches" in problem
+    sh("ip -6 route del fd44::/48")
+    settle(plan(lease(2, families="6"), families="6"))
 
 
 @private

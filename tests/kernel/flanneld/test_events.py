@@ -10,7 +10,7 @@ import pytest
 
 from flanneld.kernel.events import GROUPS, Events, Watched
 from flanneld.kernel.reconciler import Reconciler
-from netlink import handle
+from netlink import events
 from tests.kernel.flanneld.scene import apply, differences, plan, settle, up
 from tests.kernel.privatens import private, sh
 from tests.unit.flanneld.cluster import lease
@@ -40,7 +40,7 @@ OTHERS = [
 ]
 
 
-def pending(source: handle.Events) -> list[Message]:
+def pending(source: events.Events) -> list[Message]:
     messages: list[Message] = []
     while received := source.wait(0):
         messages += received
@@ -52,7 +52,8 @@ def heard(command: str) -> bool:
     settle(plan(lease(2)))
     indexes = frozenset(socket.if_nametoindex(name) for name in ("eth0", "flannel.1"))
     watched = Watched(indexes, frozenset({"eth0", "flannel.1"}))
-    source = handle.Events(GROUPS)
+    sh("while ip address show tentative | grep -q tentative; do sleep 0.1; done")
+    source = events.Events(GROUPS)
     sh(command)
     messages = pending(source)
     assert messages
@@ -77,7 +78,7 @@ def test_of_others(command: str) -> None:
 def test_a_link_that_comes_anew_is_known_by_name() -> None:
     up()
     apply(plan(lease(2)))
-    source = handle.Events(GROUPS)
+    source = events.Events(GROUPS)
     sh("ip link del eth0")
     pending(source)
     sh("ip link add eth0 type veth peer name far2")
@@ -104,8 +105,8 @@ def test_repaired_by_events_alone(damage: str) -> None:
         reconciler = Reconciler()
         await reconciler.apply(desired)
         wanted = asyncio.Event()
-        events = Events(wanted.set, lambda: reconciler.watched)
-        events.open()  # now: the programming's own events are not heard
+        hearing = Events(wanted.set, lambda: reconciler.watched)
+        hearing.open()  # now: the programming's own events are not heard
         try:
             await asyncio.to_thread(sh, damage)
             async with asyncio.timeout(50):
@@ -114,7 +115,7 @@ def test_repaired_by_events_alone(damage: str) -> None:
                     wanted.clear()
                     await reconciler.apply(desired)
         finally:
-            events.close()
+            hearing.close()
             reconciler.close()
 
     asyncio.run(run())

@@ -1,17 +1,12 @@
-"""The daemon's traffic rules in the kernel: what the tools print, and what packets look like."""
+"""The daemon's traffic rules in the kernel: what the tools print, and how damage is repaired."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import select
 import shutil
-import socket
-import struct
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,8 +14,15 @@ from flanneld.rules import texts
 from flanneld.rules.manager import Rules
 from flanneld.rules.programs import Programs, RulesError
 from flanneld.rules.texts import Traffic
-from tests.kernel import flannel_node
-from tests.kernel.flannel_node import GROUP, NODE, NODE_TO_PEER, OUTSIDE, PEER_POD, POD, TRAFFIC
+from tests.kernel.flanneld.packet_filter import (
+    ELSEWHERE,
+    KINDS,
+    SYSTEM,
+    TRAFFIC,
+    Filter,
+    ensure,
+    flannel_tables,
+)
 from tests.kernel.privatens import needs_root, private, sh
 
 if TYPE_CHECKING:
@@ -31,12 +33,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.kernel, needs_root]
 
-SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
-ELSEWHERE = [
-    Traffic(ip_network("10.42.0.0/16"), ip_network("10.42.9.0/24")),
-    Traffic(ip_network("fd00:42::/48"), ip_network("fd00:42:0:9::/64")),
-]
-KINDS = ["iptables-nft", "iptables-legacy", "nftables"]
 FOREIGN = (
     "iptables -t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE\n"
     "iptables -P FORWARD DROP; iptables -A FORWARD -s 172.17.0.0/16 -j ACCEPT\n"
@@ -48,54 +44,6 @@ FOREIGN = (
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-class Filter:
-    """The daemon's rules by one kind of packet filter, and the programs' own view of them."""
-
-    def __init__(self, kind: str, folder: Path) -> None:
-        self.kind = kind
-        self.path = SYSTEM
-        if kind != "nftables":
-            multi = shutil.which(f"xtables-{kind.removeprefix('iptables-')}-multi", path=SYSTEM)
-            assert multi is not None
-            for name in ("iptables", "ip6tables"):
-                for verb in ("", "-restore", "-save"):
-                    (folder / (name + verb)).symlink_to(multi)
-            self.path = f"{folder}:{SYSTEM}"
-
-    def rules(self, traffic: Any = TRAFFIC, **options: Any) -> Rules:
-        options.setdefault("nftables", self.kind == "nftables")
-        return Rules(traffic, programs=Programs(self.path), **options)
-
-    def sh(self, command: str) -> str:
-        return sh(command, PATH=self.path)
-
-    def saved(self) -> list[str]:
-        """Every line that iptables-save prints of both families, but for the counters'."""
-        text = self.sh("iptables-save; ip6tables-save")
-        return [line for line in text.splitlines() if line.startswith(("-A", ":FLANNEL"))]
-
-    def ours(self) -> Any:
-        """What is there of the daemon's, as the kind's own program prints it."""
-        if self.kind == "nftables":
-            return flannel_tables()
-        return [line for line in self.saved() if "FLANNEL" in line]
-
-
-def flannel_tables() -> list[str]:
-    """The daemon's tables as nft lists them."""
-    listed = json.loads(sh("nft -j list tables"))["nftables"]
-    tables = [entry["table"] for entry in listed if "table" in entry]
-    return sorted(
-        sh(f"nft -s list table {table['family']} {table['name']}")
-        for table in tables
-        if table["name"].startswith("flannel")
-    )
-
-
-def ensure(rules: Rules) -> list[str]:
-    return asyncio.run(rules.ensure())
 
 
 @private
@@ -288,6 +236,28 @@ def test_nftables_needs_no_iptables(tmp_path: Path) -> None:
 
 
 @private
+def test_an_unused_program_that_does_not_work_is_no_hindrance(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    packets = Filter(kind, tmp_path)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("ip6tables-save", "ip6tables-restore"):
+        (broken / name).write_text("#!/bin/sh\necho 'no ip6_tables here' >&2; exit 1\n")
+        (broken / name).chmod(0o755)
+    packets.path = f"{broken}:{packets.path}"
+    rules = packets.rules(TRAFFIC[:1])
+    assert ensure(rules)
+    assert "rules of an earlier run, if there are any, stay: read rules with" in caplog.text
+    shown = "nft list ruleset" if kind == "nftables" else "iptables-save"
+    assert "10.42.1.0/24" in packets.sh(shown)
+    with pytest.raises(RulesError, match="no ip6_tables here"):
+        asyncio.run(rules.remove())
+    assert flannel_tables() == []
+    assert "FLANNEL" not in packets.sh("iptables-save")
+
+
+@private
 def test_masquerading_and_forwarding_can_each_be_off(kind: str, tmp_path: Path) -> None:
     packets = Filter(kind, tmp_path)
     ensure(packets.rules())
@@ -298,77 +268,3 @@ def test_masquerading_and_forwarding_can_each_be_off(kind: str, tmp_path: Path) 
     assert "postrtg" not in str(packets.ours()).lower()
     ensure(packets.rules([replace(four, masquerade=False, forward=False)], previous=before))
     assert packets.ours() == []
-
-
-@private
-def test_packets_are_translated_alike_by_either_filter(kind: str, tmp_path: Path) -> None:
-    node = flannel_node.Node()
-    packets = Filter(kind, tmp_path)
-    ensure(packets.rules())
-    pod, outside = node.udp(node.pod, port=7000), node.udp(node.outside, port=7000)
-    peer = node.udp(node.peer, PEER_POD, 7000)
-    host = node.udp(None, NODE)
-    marked = node.udp(None, NODE)
-    marked.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x4000)
-    gateway = node.udp(None, flannel_node.GATEWAY)
-    gateway.setsockopt(
-        socket.IPPROTO_IP,
-        socket.IP_MULTICAST_IF,
-        struct.pack("=4s4si", b"", socket.inet_aton(NODE), 0),
-    )
-    outside.setsockopt(
-        socket.IPPROTO_IP,
-        socket.IP_ADD_MEMBERSHIP,
-        socket.inet_aton(GROUP) + socket.inet_aton(OUTSIDE),
-    )
-    cases = [
-        ("pod to outside", pod, outside, OUTSIDE, NODE),
-        ("outside to pod", outside, pod, POD, OUTSIDE),
-        ("pod to a peer's pod", pod, peer, PEER_POD, POD),
-        ("a peer's pod to pod", peer, pod, POD, PEER_POD),
-        ("outside to a peer's pod", outside, peer, PEER_POD, NODE_TO_PEER),
-        ("host to a peer's pod", host, peer, PEER_POD, NODE_TO_PEER),
-        ("host to pod", host, pod, POD, NODE),
-        ("host to outside", host, outside, OUTSIDE, NODE),
-        ("marked, to a peer's pod", marked, peer, PEER_POD, NODE),
-        ("gateway to a group", gateway, outside, GROUP, flannel_node.GATEWAY),
-    ]
-    seen = {name: node.source_seen(a, b, to) for name, a, b, to, _ in cases}
-    assert seen == {name: source for name, *_, source in cases}
-
-
-@private
-def test_no_packet_is_unmasqueraded_while_rules_are_replaced(kind: str, tmp_path: Path) -> None:
-    """Every datagram is a connection of its own: conntrack would hide a gap from a known one."""
-    node = flannel_node.Node()
-    packets = Filter(kind, tmp_path)
-    ensure(packets.rules())
-    outside = node.udp(node.outside, port=7000)
-    outside.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-    sources: set[str] = set()
-    replacements = received = 0
-
-    async def rewrite() -> None:
-        nonlocal replacements
-        for turn in range(30):  # the order is wrong by turns, as an older daemon's rules would be
-            traffic = TRAFFIC if turn % 2 else ELSEWHERE
-            assert await packets.rules(traffic).ensure()
-            replacements += 1
-
-    async def send() -> None:
-        while replacements < 30:
-            for _ in range(20):
-                with contextlib.closing(node.udp(node.pod)) as fresh:
-                    fresh.sendto(b"x", (OUTSIDE, 7000))
-            await asyncio.sleep(0)
-
-    async def run() -> None:
-        await asyncio.gather(rewrite(), send())
-
-    asyncio.run(run())
-    while select.select([outside], [], [], 0.2)[0]:
-        sources.add(outside.recvfrom(10)[1][0])
-        received += 1
-    assert replacements == 30
-    assert received > 300
-    assert sources == {NODE}

@@ -17,6 +17,7 @@ HEADERS = {"4": 28, "6": 48}  # of IP and ICMP
 def join(n: int) -> None:
     """Make this namespace node N: its eth0 is there, and a pod's address lives on lo."""
     sh(
+        "sysctl -qw net.ipv6.conf.eth0.accept_dad=0;"  # or its first packets have no source
         f"ip link set lo up; ip address add 192.168.9.{n}/24 dev eth0;"
         f"ip address add fd09::{n}/64 dev eth0 nodad; ip link set eth0 up;"
         f"ip address add {POD['4'].format(n)} dev lo; ip address add {POD['6'].format(n)} dev lo"

@@ -1,4 +1,4 @@
-"""The VXLAN device: made as Go makes it, re-used, mended, replaced, and what is in its way."""
+"""The VXLAN device: made as Go makes it, reused, mended, replaced, and what is in its way."""
 
 from __future__ import annotations
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 import pytest
 
 from flanneld.forward.runs import Run, most, runs
-from flanneld.forward.table import Table, from_json
+from flanneld.forward.table import Table
 
-TABLE = from_json({
+TABLE = Table({
     "10.1.2.0/24": "192.168.9.2",
     "10.1.3.0/25": "192.168.9.3",
     "10.1.0.0/20": "192.168.9.9",
@@ -38,7 +38,7 @@ def test_the_nodes_are_known_by_address() -> None:
 
 
 def test_a_scan_of_addresses_does_not_fill_the_memory() -> None:
-    table = Table({IPv4Network("10.0.0.0/8"): "192.168.9.2"})
+    table = Table({"10.0.0.0/8": "192.168.9.2"})
     for number in range(70_000):
         assert table.node((0x0A000000 + number).to_bytes(4, "big"))
     assert len(table._found) < 1 << 16

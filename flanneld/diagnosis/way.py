@@ -1,0 +1,185 @@
+"""The steps from this node to the peer: its path in the kernel, then the underlay. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flanneld.backend import udp, vxlan
+from flanneld.diagnosis.facts import NUD_FAILED
+from flanneld.diagnosis.step import Step, unroutable
+
+if TYPE_CHECKING:
+    from flanneld.diagnosis.facts import Facts
+    from flanneld.diagnosis.paths import PeerPath
+
+_REPAIRS = "the daemon repairs this within seconds: if it does not, its log says why"
+
+
+def plan(facts: Facts) -> Step:
+    """There is a path to the peer by what it publishes."""
+    path = _path(facts)
+    if path.link:
+        return Step("plan", True, f"by way of {path.link}")
+    return Step(
+        "plan", False, path.problem, "mend what the other node publishes, or this configuration"
+    )
+
+
+def device(facts: Facts) -> Step:
+    """The path's link is there, up, and as it should be."""
+    path = _path(facts)
+    link = facts.view.present.links.get(path.link)
+    if link is None:
+        return Step(
+            "device",
+            False,
+            f"{path.link} does not exist",
+            _remedy(facts, f"{path.link} ", f"{path.link}:"),
+        )
+    if path.device not in {"ok", "-"}:
+        changes = "; ".join(str(one) for one in facts.view.difference.devices)
+        found = "; ".join(facts.view.difference.problems) or changes
+        return Step("device", False, f"{path.link} is not as it should be: {found}", _REPAIRS)
+    if not link.is_up:
+        return Step("device", False, f"{path.link} is down", f"ip link set {path.link} up")
+    return Step("device", True, f"{path.link} is up, MTU {link.mtu}")
+
+
+def route(facts: Facts) -> Step:
+    """The kernel takes the route of the daemon."""
+    path, taken = _path(facts), facts.routes[facts.target]
+    if path.route != "ok":
+        found = f"the route to {path.destination} is {path.route}"
+        return Step("route", False, found, _remedy(facts, f"{path.destination} "))
+    if taken.route is None:
+        return unroutable("route", facts.target, taken)
+    if (
+        taken.link is None
+        or taken.link.name != path.link
+        or str(taken.route.dst) != str(path.destination)
+    ):
+        return Step(
+            "route",
+            False,
+            f"the kernel takes another route: {taken.text}",
+            "a longer prefix, a better metric or a rule (ip rule) comes before the daemon's route:"
+            " remove it",
+        )
+    return Step("route", True, taken.text)
+
+
+def neighbour(facts: Facts) -> Step:
+    """The peer's base address has the MAC that it publishes."""
+    path = _path(facts)
+    if path.neighbour in {"ok", "-"}:
+        needed = path.neighbour == "ok"
+        return Step("neighbour", True, "as published" if needed else "none is needed: no tunnel")
+    return Step(
+        "neighbour",
+        False,
+        f"the neighbour {path.subnet.network_address} on {path.link} is {path.neighbour}",
+        _REPAIRS,
+    )
+
+
+def fdb(facts: Facts) -> Step:
+    """That MAC leads to its public address."""
+    path = _path(facts)
+    if path.fdb in {"ok", "-"}:
+        needed = path.fdb == "ok"
+        return Step("fdb", True, f"leads to {path.public_ip}" if needed else "none is needed")
+    return Step(
+        "fdb", False, f"the FDB entry to {path.public_ip} on {path.link} is {path.fdb}", _REPAIRS
+    )
+
+
+def underlay(facts: Facts) -> Step:
+    """The public address is reached, and not through the tunnel."""
+    path = _path(facts)
+    if path.public_ip is None:
+        return Step("underlay", False, f"{path.subnet}: no public address", "look at that node")
+    taken = facts.routes[path.public_ip]
+    if taken.route is None or taken.link is None:
+        return unroutable("underlay", path.public_ip, taken)
+    if _overhead(path, facts) and taken.link.name == path.link:
+        return Step(
+            "underlay",
+            False,
+            f"the way to {path.public_ip} leads into the tunnel: {taken.text}",
+            "the network overlaps the nodes' own addresses: choose another Network",
+        )
+    if not taken.link.is_up:
+        return Step(
+            "underlay", False, f"{taken.link.name} is down", "look at the cable, the switch"
+        )
+    return Step("underlay", True, taken.text)
+
+
+def underlay_mtu(facts: Facts) -> Step:
+    """The largest packet of a pod is carried."""
+    path = _path(facts)
+    taken = facts.routes.get(path.public_ip) if path.public_ip is not None else None
+    if taken is None or taken.link is None or taken.route is None:
+        raise LookupError(f"no way to {path.public_ip}: the step underlay comes before")
+    least = min(taken.link.mtu, taken.route.mtu or taken.link.mtu)
+    needed = path.mtu + _overhead(path, facts)
+    if least < needed:
+        return Step(
+            "mtu",
+            False,
+            f"packets of {path.mtu} bytes become {needed}, the underlay carries {least}",
+            f"give the backend an MTU of {least} in the network's configuration",
+        )
+    return Step("mtu", True, f"{path.mtu} bytes inside, {needed} outside, {least} are carried")
+
+
+def next_hop(facts: Facts) -> Step:
+    """The next hop on the underlay answers."""
+    if facts.hop_state is not None and facts.hop_state & NUD_FAILED:
+        return Step(
+            "next hop",
+            False,
+            "the underlay's next hop does not answer (ARP, neighbour discovery)",
+            "is the other node up, and is its public address the right one?",
+        )
+    return Step("next hop", True, "nothing is known against it")
+
+
+def rules(facts: Facts) -> Step:
+    """The traffic rules are right."""
+    if facts.view.rules:
+        return Step("rules", False, "; ".join(facts.view.rules), _REPAIRS)
+    return Step("rules", True, "as they should be")
+
+
+def daemon(facts: Facts) -> Step:
+    """The daemon runs."""
+    pid = facts.view.state.pid
+    if facts.view.running:
+        return Step("daemon", True, f"flanneld runs (pid {pid})")
+    return Step(
+        "daemon",
+        False,
+        f"flanneld (pid {pid}) does not run: changes of other nodes go unnoticed",
+        "start it, and read the end of its log",
+    )
+
+
+def _remedy(facts: Facts, *about: str) -> str:
+    """Give what the comparison or the daemon has said of it, else that it will be repaired."""
+    said = (*facts.view.difference.problems, *facts.view.state.problems)
+    found = [text for text in dict.fromkeys(said) if any(word in text for word in about)]
+    return "; ".join(found) or _REPAIRS
+
+
+def _path(facts: Facts) -> PeerPath:
+    if facts.path is None:
+        raise LookupError(f"{facts.target} is of no peer: near.lease comes before")
+    return facts.path
+
+
+def _overhead(path: PeerPath, facts: Facts) -> int:
+    """Bytes around a pod's packet: of VXLAN, of the udp backend, or none."""
+    if path.fdb != "-":
+        return vxlan.OVERHEAD[facts.target.version]
+    return 0 if path.link == facts.view.state.external.name else udp.OVERHEAD
