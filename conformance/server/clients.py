@@ -276,6 +276,15 @@ def mutes(site: Site) -> list[str]:
     return found
 
 
+def silent(site: Site) -> list[str]:
+    """They ask, stay, and do not say that they still wait: their ADD is taken back."""
+    with client.files(site) as opened, client.connected(site) as connection:
+        request = whole(usual(site), [opened["host"], opened["stdin"], opened["pod"]])
+        client.send(connection, request)
+        found = said("does not say that it waits", client.receive(connection, answers=False), 11)
+    return [*found, *site.left()]
+
+
 def repeaters(site: Site) -> list[str]:
     """Descriptors with every piece of a request, not only the first; two requests in one."""
     found = []
@@ -321,6 +330,7 @@ CLIENTS: tuple[Callable[[Site], list[str]], ...] = (
     strangers,
     leavers,
     mutes,
+    silent,
     repeaters,
     netns_of_nobody,
     crowd,

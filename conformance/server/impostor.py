@@ -14,6 +14,7 @@ from collections.abc import Callable
 NOBODY = 65534
 SOMEBODY_ELSE = "belongs to somebody else"
 GREETING = struct.pack("=4sI56s", b"CNIr", 1, b"0123456789ab-1")
+STILL_THERE = struct.pack("=III", 256, 0, 0)
 CLAIM = b'{"cniVersion":"1.0.0","ips":[{"address":"192.0.2.66/24"}]}'
 
 
@@ -43,6 +44,13 @@ def greet_and_keep(connection: socket.socket) -> None:
     kept.append(connection)
 
 
+def ask_for_ever(connection: socket.socket) -> None:
+    """Greet, and ask again and again whether the launcher still waits."""
+    connection.sendall(GREETING)
+    while connection.recv(1 << 16):
+        connection.sendall(STILL_THERE)
+
+
 kept: list[socket.socket] = []
 MANNERS: dict[str, Callable[[socket.socket], None] | None] = {
     "does not accept": None,
@@ -53,6 +61,7 @@ MANNERS: dict[str, Callable[[socket.socket], None] | None] = {
     "greets by half": say(GREETING[:20]),
     "greets and closes": say(GREETING),
     "greets and is silent": greet_and_keep,
+    "asks for ever": ask_for_ever,
     "replies by half": say(GREETING, reply(0, b"", 8)[:6]),
     "claims more than it sends": say(GREETING, reply(0, CLAIM, 1 << 20)),
     "claims more than there can be": say(GREETING, reply(0, CLAIM, 0xFFFFFFFF)),

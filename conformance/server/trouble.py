@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 IMPOSTOR = Path(__file__).with_name("impostor.py")
 STRANGER = "somebody there {}"
-_LONG = "greets and is silent"  # until the launcher has waited as long as it may
+_LONG = ("greets and is silent", "asks for ever")  # until the launcher has waited as long as it may
 _FULL = f"mount -t tmpfs -o size=64k full {DATA} && head -c 1M /dev/zero >{DATA}/filler"
 
 
