@@ -95,13 +95,11 @@ class Resident(Side):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
-    def stop(self, calls: int) -> None:
-        """End the process. It must have served every call of this side."""
+    def stop(self) -> int:
+        """End the process; how many calls it has served."""
         self.process.terminate()
         self.process.wait()
-        served = self.log().count("\nserved ")
-        if served != calls:
-            sys.exit(f"of {calls} calls of the launchers, {served} were served: no comparison")
+        return self.log().count("\nserved ")
 
 
 def _flannel(name: str) -> dict[str, Any]:
