@@ -13,7 +13,7 @@ import traceback
 from tests.lab import demo
 from tests.lab.figures import FULL, VERBS, Row
 from tests.lab.node import program
-from tests.lab.space import LabError
+from tests.lab.space import ROOT, LabError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,8 +44,9 @@ def measure(words: str) -> list[Row]:
 def table(commands: list[str]) -> int:
     """Run commands and print what they found; the exit status."""
     found = [(row, words) for words in commands for row in measure(words)]
+    command = " ".join(program()).removeprefix(f"{ROOT}/")
     machine = f"Linux {os.uname().release}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
-    print(f"{machine} at the end, `{' '.join(program())}`\n")
+    print(f"{machine} at the end, `{command}`\n")
     print("| what | figure | `./build.sh lab` ... |\n|---|---|---|")
     for row, words in found:
         print(f"| {row.what} | {row.figure} | `{words}` |")
