@@ -72,10 +72,16 @@ class Nftables:
         """Read our table; None if there is none."""
         done = await self._programs.run(["nft", "-j", "list", "table", *self._where.split()])
         if done.status == 0:
-            return listed.parse(done.output)
+            return self._parse(done.output)
         if "No such file or directory" in done.complaint:
             return None
         raise RulesError(f"list table {self._where} with nft: {done.complaint}")
+
+    def _parse(self, printed: str) -> dict[str, Listed]:
+        try:
+            return listed.parse(printed)
+        except (LookupError, ValueError) as error:
+            raise RulesError(f"read what nft printed of table {self._where}: {error!r}") from None
 
     async def _write(self, chains: Mapping[texts.BaseChain, Sequence[str]]) -> None:
         script = texts.nft_script(self.version, chains)

@@ -63,8 +63,12 @@ def find(chain: Chain, tables: Mapping[str, Sequence[str]]) -> Found:
 
 
 def _spell(text: str, chain: Chain) -> Rule:
+    """Read a rule; a mask with gaps, or such a word in a comment, makes it somebody's own."""
     words = text.split()
-    named = [ip_network(words[at + 1]) for at, word in enumerate(words[:-1]) if word in _SIDES]
+    try:
+        named = [ip_network(words[at + 1]) for at, word in enumerate(words[:-1]) if word in _SIDES]
+    except ValueError:
+        return Rule(text, (), known=False)
     return Rule(text, tuple(named), known=chain.note in text)
 
 

@@ -139,6 +139,8 @@ DAMAGE = {
         "iptables -t nat -D FLANNEL-POSTRTG 5",
         "iptables -t nat -I FLANNEL-POSTRTG -j RETURN",
         "ip6tables -A FLANNEL-FWD -j DROP",
+        "iptables -A FLANNEL-FWD -s 10.0.0.0/255.0.255.0 -j ACCEPT",
+        "iptables -A FLANNEL-FWD -m comment --comment 'with -s in it' -j ACCEPT",
         "iptables -t nat -A POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG",
         "iptables -F FORWARD",
     ],
