@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import tempfile
 from typing import TYPE_CHECKING
@@ -34,6 +35,12 @@ def write(path: str, content: bytes, *, durable: bool = True, mode: int = 0o644)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def unfinished(path: str) -> list[str]:
+    """Name what processes that were killed while they wrote a file have left beside it."""
+    folder, name = os.path.split(path)
+    return glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.????????"))
 
 
 def read(path: str) -> bytes | None:

@@ -136,13 +136,15 @@ def plan(
     return Plan(tuple(sentences), _transaction(lines))
 
 
-def plan_removal(tables: Mapping[str, Sequence[str]]) -> Plan:
-    """Write the input that takes every chain of ours away."""
-    found = {chain: find(chain, tables) for chain in texts.CHAINS}
-    return Plan(
-        tuple(_place(chain) for chain in found if found[chain].exists),
-        _transaction({chain.table: removal(chain, found[chain]) for chain in found}),
-    )
+def plan_removal(tables: Mapping[str, Sequence[str]], ours: Sequence[AnyNetwork]) -> Plan:
+    """Write the input that takes our rules away, and each chain that nobody else has rules in."""
+    named = []
+    for chain in texts.CHAINS:
+        found = find(chain, tables)
+        if faults(chain, found, (), ours):
+            _, others = part(found.rules, (), ours)
+            named.append(f"{'our rules of ' if others else ''}{_place(chain)}")
+    return Plan(tuple(named), plan(tables, None, ours).text)
 
 
 def _transaction(lines: Mapping[str, Sequence[str]]) -> str:

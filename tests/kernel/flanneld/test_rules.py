@@ -210,6 +210,12 @@ def test_another_network_on_the_node_keeps_its_rules(kind: str, tmp_path: Path) 
     assert ensure(packets.rules()) == []
     assert "10.42.1.0/24" in str(packets.ours())
     assert "10.50.3.0/24" in str(packets.ours())
+    assert asyncio.run(one.remove())
+    assert ensure(two) == []
+    assert "10.42" not in str(packets.ours())
+    assert asyncio.run(one.remove()) == []
+    assert asyncio.run(two.remove())
+    assert packets.ours() == []
 
 
 @pytest.mark.parametrize("to_nftables", [True, False])
