@@ -56,7 +56,7 @@ class DataPlane:
         self._blackhole = blackhole
         self._earlier = tuple(earlier)
         self._passed = passed
-        self._keeper = Keeper(self.touch)
+        self._keeper = Keeper(self.touch, metrics.drop)
         self._wanted = asyncio.Event()
         self._since = 0.0
         self._node: Node | None = None
