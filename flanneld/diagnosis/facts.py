@@ -94,7 +94,7 @@ def gather(view: View, source: AnyAddress, target: AnyAddress) -> Facts:
 
 def _taken(handle: Handle, address: AnyAddress) -> Taken:
     try:
-        route = underlay.route_to(handle, address, matched=True)
+        route = underlay.matching(handle, address)
     except NetlinkError as error:
         return Taken(refusal=str(error))
     link = handle.get_link(route.index) if route.index else None
