@@ -1,4 +1,4 @@
-"""`install --daemon` beside a running daemon: it keeps its build, the next start has the new one."""
+"""`install --daemon` beside a running daemon: it keeps its build, the next one has the new."""
 
 from __future__ import annotations
 
