@@ -125,3 +125,19 @@ def test_a_broken_file_of_peers_is_named(tmp_path: Path) -> None:
     (tmp_path / "peers.json").write_text("{")
     with pytest.raises(StoreError, match=r"peers\.json is not JSON"):
         acquire(tmp_path / "data", peers=str(tmp_path / "peers.json"))
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"keeping leases in .*/file/leases\.json: .*--data-dir"):
+        acquire(tmp_path / "file")
+
+
+def test_a_file_of_peers_without_its_folder_is_named(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = Local(CONF, str(tmp_path), str(tmp_path / "none" / "peers.json"))
+        async with aclosing(store.watch()) as snapshots:
+            await anext(snapshots)
+
+    with pytest.raises(StoreError, match=r"watching the folders of .*/none/peers\.json.*--peers"):
+        asyncio.run(body())
