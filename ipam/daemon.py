@@ -38,17 +38,25 @@ def likely_reason(path: str, proc: str = "/proc", net: str = "/sys/class/net") -
 
 
 def _find(proc: str) -> str:
-    """Return the process ID of flanneld, or ""."""
+    """Return the process ID of this node's flanneld, or "".
+
+    One in another network namespace is another node's: several share a machine in tests.
+    """
     for pid in _names(proc):
         if not pid.isdigit():
             continue
         try:
             with open(f"{proc}/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                if file.read().strip() == _COMM:
+                if file.read().strip() == _COMM and _network(proc, pid) == _network(proc, "self"):
                     return pid
         except OSError:  # it has ended meanwhile
             pass
     return ""
+
+
+def _network(proc: str, pid: str) -> tuple[int, int]:
+    stat = os.stat(f"{proc}/{pid}/ns/net")
+    return stat.st_dev, stat.st_ino
 
 
 def _link(net: str) -> str:

@@ -109,12 +109,13 @@ def test_a_frame_with_a_foreign_mac_does_not_pass() -> None:
     ip link add cni0 type bridge; ip link set cni0 up
     ip link add veth1 master cni0 type veth peer name eth0 address {MAC} netns {pod}
     ip link set veth1 up; nsenter -t {pod} -n ip link set eth0 up
+    until bridge link show dev veth1 | grep -q 'state forwarding'; do sleep 0.01; done
     """)
     listener = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x88B5))
     listener.bind(("cni0", 0x88B5))
-    listener.settimeout(0.3)
 
-    def passes(mac: str) -> bool:
+    def passes(mac: str, patience_s: float = 5.0) -> bool:
+        listener.settimeout(patience_s)
         inside(pod, lambda: send(mac))
         try:
             listener.recv(100)
@@ -127,7 +128,7 @@ def test_a_frame_with_a_foreign_mac_does_not_pass() -> None:
     assert passes(foreign)
     macspoof.setup("veth1", MAC, "cid", "eth0", ENVIRON)
     assert passes(MAC)
-    assert not passes(foreign)
+    assert not passes(foreign, 0.3)
     macspoof.teardown("cid", "eth0", ENVIRON)
     assert passes(foreign)
 

@@ -361,7 +361,8 @@ def test_a_second_server_does_not_start(resident: Resident) -> None:
 def test_arguments_that_mean_nothing(resident: Resident, arguments: list[str]) -> None:
     argv = [str(resident.folder / "flannel"), "serve", *arguments]
     done = resident.node.run(argv, check=False)
-    assert (done.status, done.stderr) == (2, "usage: flannel serve [--socket PATH]\n")
+    assert done.status == 2
+    assert done.stderr.startswith("usage: flannel serve [--socket PATH]")
 
 
 def test_a_service_manager_passes_the_socket_and_is_told(resident: Resident) -> None:

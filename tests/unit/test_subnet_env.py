@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -157,7 +158,11 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_likely_reason(tmp_path: Path) -> None:
-    (tmp_path / "proc" / "77").mkdir(parents=True)
+    for process in ("77", "self"):
+        (tmp_path / "proc" / process / "ns").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "ns" / "net").write_text("")
+    other = tmp_path / "proc" / "77" / "ns" / "net"
+    other.write_text("")
     (tmp_path / "net").mkdir()
     comm = tmp_path / "proc" / "77" / "comm"
     comm.write_text("sh\n")
@@ -172,4 +177,7 @@ def test_likely_reason(tmp_path: Path) -> None:
     (tmp_path / "net" / "flannel.1").mkdir()
     assert "flannel.1 exists" in reason()
     comm.write_text("flanneld\n")
+    assert "flannel.1 exists" in reason()  # that is another node's
+    other.unlink()
+    os.link(tmp_path / "proc" / "self" / "ns" / "net", other)
     assert "flanneld runs (process 77)" in reason()
