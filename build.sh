@@ -20,6 +20,8 @@ usage: ./build.sh [COMMAND]
   install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
   install --resident [DIR]
                   the same in resident mode: launchers, the pair beside them, systemd units
+  install --daemon [DIR]
+                  copy the daemon to DIR (/usr/local/lib/flanneld), and its unit to where systemd looks
 
 Each command sets up what it needs: a virtual environment in .venv with the versions pinned in
 pyproject.toml, and, as root where there is apt-get, Debian packages. Nothing is done twice: a second run
@@ -288,12 +290,13 @@ run_bench() {
 
 run_install() {
     local resident=()
+    build
+    locked_off
+    [[ ${1:-} != --daemon ]] || exec packaging/install-flanneld.sh dist/flanneld "${@:2}"
     if [[ ${1:-} == --resident ]]; then
         resident=(--resident)
         shift
     fi
-    build
-    locked_off
     exec packaging/install.sh "${resident[@]}" dist/cni-flannel "${1:-/opt/cni/bin}"
 }
 

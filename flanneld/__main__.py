@@ -61,7 +61,8 @@ def _daemon(argv: Sequence[str]) -> int:
     if wanted.cleanup:
         from flanneld.commands import cleanup
 
-        return asyncio.run(cleanup.run(["--subnet-file", wanted.subnet_file]))
+        places = ("--subnet-file", wanted.subnet_file, "--data-dir", wanted.data_dir)
+        return asyncio.run(cleanup.run([*places]))
     return asyncio.run(_run(wanted))
 
 

@@ -276,6 +276,8 @@ class Daemon:
                 f"another flanneld writes {file} ({error}): stop it, or give this one another"
                 " --subnet-file"
             ) from None
+        except OSError as error:
+            raise OSError(error.errno, f"making {file}: {error}: see --subnet-file") from None
 
     async def _serve(self) -> None:
         address, port = str(self._options.healthz_ip), self._options.healthz_port

@@ -15,6 +15,7 @@ from flanneld import target
 from flanneld.backend.base import Forwards
 from flanneld.config import ConfigError
 from flanneld.forward.keeper import Keeper
+from flanneld.kernel import forwarding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -55,7 +56,7 @@ class DataPlane:
         self._blackhole = blackhole
         self._earlier = tuple(earlier)
         self._passed = passed
-        self._keeper = Keeper(self.touch)
+        self._keeper = Keeper(self.touch, metrics.drop)
         self._wanted = asyncio.Event()
         self._since = 0.0
         self._node: Node | None = None
@@ -118,9 +119,7 @@ class DataPlane:
                 "drift repaired" if drift else "programmed",
                 extra={"entries": report.changed, "peers": len(self.peers)},
             )
-        for warning in sorted(set(report.warnings) - self._warned):
-            _log.warning("%s", warning)
-        self._warned = frozenset(report.warnings)
+        self._warn({*report.warnings, *forwarding.warnings(node.versions)})
         # A peer that publishes nonsense is a problem, but no reason for all nodes to be unready.
         problems = (*hindrances, *report.problems)
         self._conclude(problems, complete=not set(problems) - set(desired.problems))
@@ -141,6 +140,12 @@ class DataPlane:
             blackhole=self._blackhole,
             earlier=self._earlier,
         )
+
+    def _warn(self, warnings: set[str]) -> None:
+        """Log each once, and again when it comes back."""
+        for warning in sorted(warnings - self._warned):
+            _log.warning("%s", warning)
+        self._warned = frozenset(warnings)
 
     def _conclude(self, problems: tuple[str, ...], *, complete: bool) -> None:
         for problem in sorted(set(problems) - set(self.problems)):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
+import struct
 import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from io import BufferedWriter
+
+
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2): type, whence, start, length, pid
 
 
 class Locked(Exception):
@@ -36,6 +41,12 @@ def write(path: str, content: bytes, *, durable: bool = True, mode: int = 0o644)
         raise
 
 
+def unfinished(path: str) -> list[str]:
+    """Name what processes that were killed while they wrote a file have left beside it."""
+    folder, name = os.path.split(path)
+    return glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name)}.????????"))
+
+
 def read(path: str) -> bytes | None:
     """Give the content of a file, or None if there is none."""
     try:
@@ -53,11 +64,26 @@ def lock(path: str) -> BufferedWriter:
     os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
     file = open(path, "ab")  # noqa: SIM115 - the caller closes it
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.fcntl(file, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK))
     except BlockingIOError:
         file.close()
         raise Locked(f"{path} is locked by another process") from None
     return file
+
+
+def is_locked(path: str) -> bool:
+    """Whether some process has the lock, which is not taken meanwhile: nobody is refused by it."""
+    try:
+        with open(path, "rb") as file:
+            answer = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    (kind, *_) = _FLOCK.unpack(answer)
+    return bool(kind != fcntl.F_UNLCK)
+
+
+def _flock(kind: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)  # from the first byte to the last
 
 
 def _mode(path: str, default: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -10,6 +12,9 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -23,7 +28,7 @@ class Metrics:
         self.leases = self._gauge("leases", "Leases in the store, this node's among them")
         self.peers = self._gauge("peers", "Other nodes' leases that are planned")
         self.problems = self._gauge("problems", "What cannot be programmed at present")
-        self.ready = self._gauge("ready", "1 if all known peers are programmed, else 0")
+        self.ready = self._gauge("ready", "1 if /readyz says so, else 0")
         self.expires = self._gauge(
             "lease_expiry_timestamp_seconds", "When this node's lease ends; 0 if it has no end"
         )
@@ -33,12 +38,23 @@ class Metrics:
         self.changed = self._counter("programmed", "Kernel entries made, changed or removed")
         self.rules = self._counter("rules_repaired", "Traffic rules found wrong and put right")
         self.store_errors = self._counter("store_errors", "Calls of the store that failed")
+        self._dropped = Counter(
+            "flannel_udp_dropped_packets",
+            "Packets that the udp backend dropped, by the reason",
+            ["reason"],
+            registry=self._registry,
+        )
         self.latency = Histogram(
             "flannel_event_latency_seconds",
             "From a change of a lease or the kernel until all is programmed",
             buckets=_SECONDS,
             registry=self._registry,
         )
+
+    def drop(self, packets: Mapping[str, int]) -> None:
+        """Count dropped packets by their reasons."""
+        for reason, number in packets.items():
+            self._dropped.labels(reason).inc(number)
 
     def text(self) -> bytes:
         """Write all figures."""

@@ -24,6 +24,12 @@ class Node:
     identity: Identity
     lease: Lease
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions that the network has."""
+        networks = (self.conf.network, self.conf.network6)
+        return tuple(network.version for network in networks if network is not None)
+
 
 def look(options: Options, conf: NetConf) -> External:
     """Find the external interface as it is now; ExternalError, OSError."""

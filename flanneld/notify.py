@@ -1,4 +1,4 @@
-"""sd_notify(3): tells the service manager that the daemon is ready, reloads, or stops."""
+"""sd_notify(3): tells the service manager how it stands with the daemon."""
 
 from __future__ import annotations
 

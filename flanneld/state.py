@@ -39,7 +39,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The daemon's decisions at its last pass; ``written`` is the Unix time of that in seconds."""
+    """The daemon's decisions; ``written`` is the Unix time of their last change in seconds."""
 
     pid: int
     version: str
@@ -110,7 +110,9 @@ def load(subnet_file: str) -> State:
     try:
         return _state(json.loads(content))
     except (ValueError, KeyError, TypeError) as error:
-        raise StateError(f"{place} is not a state of this version: {error!r}") from None
+        raise StateError(
+            f"{place} is not a state of this version ({error!r}): restart flanneld, which writes it"
+        ) from None
 
 
 def _state(document: dict[str, Any]) -> State:

@@ -90,10 +90,5 @@ class TrafficKeeper:
         return self._rules
 
     async def _look_at_bridges(self, node: Node) -> None:
-        families = [
-            version
-            for version, network in ((4, node.conf.network), (6, node.conf.network6))
-            if network is not None
-        ]
-        for warning in await bridge_netfilter.ensure(families, system()):
+        for warning in await bridge_netfilter.ensure(node.versions, system()):
             _log.warning("%s", warning)

@@ -1,4 +1,8 @@
-"""Tells when files change: inotify(7) on their folders, so that replaced files are seen too."""
+"""Tells when files change: inotify(7) on their folders, so that replaced files are seen too.
+
+A file that is a link counts as changed by whatever changes in its folder: that is how a volume of
+Kubernetes is updated, by a link beside it that its links lead through.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +32,15 @@ class Watched:
     def __init__(self, paths: Iterable[str]) -> None:
         self._changed = asyncio.Event()
         self._names: set[tuple[int, bytes]] = set()
+        self._linked: set[int] = set()
         self._fd = _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
         try:
             for path in paths:
                 folder, name = os.path.split(os.path.abspath(path))
                 watch = _libc.inotify_add_watch(self._fd, os.fsencode(folder), _MASK)
                 self._names.add((_check(watch, folder), os.fsencode(name)))
+                if os.path.islink(path):
+                    self._linked.add(watch)
         except OSError:
             os.close(self._fd)
             raise
@@ -58,7 +65,7 @@ class Watched:
             name = data[at : at + length].rstrip(b"\0")
             at += length
             # A watch of -1 is a queue that has overflowed: anything may have changed.
-            if watch == -1 or (watch, name) in self._names:
+            if watch == -1 or watch in self._linked or (watch, name) in self._names:
                 self._changed.set()
 
 

@@ -1,8 +1,9 @@
 """``flanneld cleanup``: remove every trace of the daemon from this node.
 
 What is removed is provably a flannel's: rules by their chains and tables, devices by their alias
-or by name, VNI and address, routes by our protocol number. The plugins' bridge and pods stay, and
-the lease stays in the store until it expires.
+or by name, VNI and address, routes by our protocol number. What another daemon of this node has for
+another network stays. So do the plugins' bridge and pods; the lease, in the store until it expires,
+in a local store for ever; and the lock's empty file: to unlink it would let two daemons hold it.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ async def _remove(networks: frozenset[AnyNetwork]) -> tuple[list[str], list[str]
     removed: list[str] = []
     left: list[str] = []
     try:
-        removed += await Rules([], nftables=False).remove()
+        removed += await Rules([], nftables=False, previous=networks).remove()
     except RulesError as error:
         left.append(str(error))
     reconciler = Reconciler()
@@ -88,9 +89,11 @@ async def _remove(networks: frozenset[AnyNetwork]) -> tuple[list[str], list[str]
 
 
 def _files(subnet_file: str, data_dir: str) -> Iterator[str]:
-    yield state.path(subnet_file)
-    yield subnet_file
-    yield from sorted(glob.glob(os.path.join(glob.escape(data_dir), "mac", "flannel*")))
+    for path in (state.path(subnet_file), subnet_file):
+        yield path
+        yield from files.unfinished(path)
+    for name in ("flannel*", ".flannel*"):  # the latter are unfinished
+        yield from sorted(glob.glob(os.path.join(glob.escape(data_dir), "mac", name)))
 
 
 def _unlink(paths: Iterator[str]) -> list[str]:

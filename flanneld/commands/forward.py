@@ -1,7 +1,8 @@
 """``flanneld forward``: the process that forwards packets of the udp backend.  Not for people.
 
 The daemon starts it with the TUN device and the socket as open descriptors, and tells it the table
-of nodes as lines of JSON on stdin, a whole one each time.  It ends when the daemon does (stdin's
+of nodes as lines of JSON on stdin, a whole one each time.  Lines of JSON on stdout are what it
+drops (``forward.drops``).  It ends when the daemon does (stdin's
 end), and when a descriptor breaks; the daemon starts another, and the device outlives it.
 """
 
@@ -15,20 +16,19 @@ import os
 import select
 import signal
 import socket
-import time
 from typing import TYPE_CHECKING
 
 from flanneld import logs
+from flanneld.forward.drops import Drops
 from flanneld.forward.forwarder import Forwarder
 from flanneld.forward.keeper import BROKEN
 from flanneld.forward.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 _TURNS = 8  # batches of one direction before the other and the daemon have theirs
-_STDIN = 0
-_TELL_S = 60.0  # at least, between two lines about dropped packets
+_STDIN, _STDOUT = 0, 1
 
 _log = logging.getLogger(__name__)
 
@@ -65,9 +65,10 @@ async def run(argv: Sequence[str]) -> int:
 
 def _forward(forwarder: Forwarder, tun: int, sock: int) -> None:
     """Serve the three descriptors in turn until stdin ends; packets wait for the first table."""
-    os.set_blocking(_STDIN, False)
+    for fd in (_STDIN, _STDOUT):
+        os.set_blocking(fd, False)
     lines = bytearray()
-    told, due = 0, 0.0
+    drops = Drops(forwarder.dropped, _STDOUT)
     nothing = forwarder.table
     with select.epoll() as poll:
         poll.register(_STDIN, select.EPOLLIN)
@@ -78,7 +79,7 @@ def _forward(forwarder: Forwarder, tun: int, sock: int) -> None:
         poll.register(tun, select.EPOLLIN)
         poll.register(sock, select.EPOLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(drops.wait())}
             if _STDIN in ready and not _listen(forwarder, lines):
                 return
             sending, receiving = tun in ready, sock in ready
@@ -87,14 +88,7 @@ def _forward(forwarder: Forwarder, tun: int, sock: int) -> None:
                 receiving = receiving and forwarder.receive_batch()
                 if not sending and not receiving:
                     break
-            dropped = forwarder.dropped.total()
-            if dropped != told and time.monotonic() >= due:
-                _log.warning("packets dropped since the start", extra=_named(forwarder.dropped))
-                told, due = dropped, time.monotonic() + _TELL_S
-
-
-def _named(dropped: Mapping[str, int]) -> dict[str, int]:
-    return {reason.lower().replace(" ", "_"): count for reason, count in dropped.items()}
+            drops.tell()
 
 
 def _listen(forwarder: Forwarder, lines: bytearray) -> bool:

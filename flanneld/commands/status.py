@@ -136,13 +136,13 @@ def _node(seen: View) -> Iterator[str]:
     outer = known.external
     age = max(0, int(time.time() - known.written))
     if not seen.running:
-        daemon = f"not running (pid {known.pid} is gone); what follows is of its last pass"
+        daemon = f"not running (pid {known.pid} is gone); what follows is what it knew"
     else:
         daemon = f"pid {known.pid}, {'ready' if known.ready else 'not ready'}"
     networks = [net for net in (known.conf.network, known.conf.network6) if net is not None]
     subnets = [net for net in (known.lease.subnet, known.lease.subnet6) if net is not None]
     expires = "" if known.lease.expires is None else f", expires {_stamp(known.lease.expires)}"
-    yield f"daemon     {daemon}, last pass {age} s ago, version {known.version}"
+    yield f"daemon     {daemon}, last change {age} s ago, version {known.version}"
     yield f"network    {_list(networks)}, backend {known.conf.backend_type}"
     yield f"lease      {_list(subnets)}{expires}"
     yield f"interface  {outer.name} {_list(_pairs(seen))}, MTU {outer.mtu}"

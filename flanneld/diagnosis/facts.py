@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flanneld.diagnosis.paths import paths
-from flanneld.kernel import underlay
-from netlink import sysctl
+from flanneld.kernel import forwarding, underlay
 from netlink.handle import Handle
 from netlink.nlmsg import NetlinkError
 
@@ -82,13 +81,11 @@ def gather(view: View, source: AnyAddress, target: AnyAddress) -> Facts:
         asked = [source, target, *([far] if far is not None else [])]
         routes = {address: _taken(handle, address) for address in asked}
         hop_state = None if far is None else _hop_state(handle, far, routes[far])
-    setting = "net/ipv4/ip_forward" if target.version == 4 else "net/ipv6/conf/all/forwarding"
-    forwarding = sysctl.read(setting)
     return Facts(
         source=source,
         target=target,
         view=view,
-        forwarding=None if forwarding is None else forwarding != "0",
+        forwarding=forwarding.is_on(target.version),
         routes=routes,
         hop_state=hop_state,
         path=next((path for path in paths(view) if _is_in(target, path.subnet)), None),
@@ -97,7 +94,7 @@ def gather(view: View, source: AnyAddress, target: AnyAddress) -> Facts:
 
 def _taken(handle: Handle, address: AnyAddress) -> Taken:
     try:
-        route = underlay.route_to(handle, address, matched=True)
+        route = underlay.matching(handle, address)
     except NetlinkError as error:
         return Taken(refusal=str(error))
     link = handle.get_link(route.index) if route.index else None

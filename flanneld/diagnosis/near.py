@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flanneld.diagnosis.facts import holder, public_ip
 from flanneld.diagnosis.step import Step, unroutable
+from flanneld.kernel.forwarding import SWITCH
 
 if TYPE_CHECKING:
     from flanneld.diagnosis.facts import Facts
@@ -86,8 +87,7 @@ def local_target(facts: Facts) -> Step:
 
 def forwarding(facts: Facts) -> Step:
     """The node forwards."""
-    four = facts.target.version == 4
-    name = "net.ipv4.ip_forward" if four else "net.ipv6.conf.all.forwarding"
+    name = SWITCH[facts.target.version]
     if facts.forwarding:
         return Step("forwarding", True, f"{name} is on")
     return Step("forwarding", False, f"{name} is off: nothing is forwarded", f"sysctl -w {name}=1")

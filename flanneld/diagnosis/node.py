@@ -5,7 +5,6 @@ Works without a running daemon, from the state that it wrote.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,7 +62,7 @@ async def view(subnet_file: str) -> View:
         difference=difference(desired, present),
         rules=await _rules(known),
         mtu=backend.mtu(known.external),
-        running=is_running(known),
+        running=files.is_locked(state.lock_path(subnet_file)),
     )
 
 
@@ -73,19 +72,3 @@ async def _rules(known: State) -> tuple[str, ...]:
         return tuple(await Rules(wanted, nftables=known.conf.nftables).check())
     except RulesError as error:
         return (str(error),)
-
-
-def is_running(known: State) -> bool:
-    """Whether the daemon of this state runs: here, or as another container sees its processes."""
-    try:
-        with open(f"/proc/{known.pid}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError):
-        words = []
-    if any(os.path.basename(word).startswith(b"flanneld") for word in words[:3]):
-        return True
-    try:
-        files.lock(state.lock_path(known.settings.subnet_file)).close()
-    except files.Locked:
-        return True
-    return False

@@ -19,7 +19,7 @@ from flanneld.program import SELF
 if TYPE_CHECKING:
     import socket
     from asyncio.subprocess import Process
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from flanneld.forward.forwarding import Forwarding
 
@@ -32,10 +32,19 @@ BROKEN = 1  # exit status of a forwarder that cannot use its device or socket
 
 
 class Keeper:
-    """One forwarder, or none.  ``changed`` is called when it has ended: call ``apply`` again."""
+    """One forwarder, or none.
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    ``changed`` is called when it has ended: call ``apply`` again.  ``dropped`` is told how many
+    packets it has dropped since the last time, by reason.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[], None],
+        dropped: Callable[[Mapping[str, int]], None] = lambda _: None,
+    ) -> None:
         self._changed = changed
+        self._dropped = dropped
         self._now: Forwarding | None = None
         self._tun: Tun | None = None
         self._socket: socket.socket | None = None
@@ -114,15 +123,19 @@ class Keeper:
             f"--port={wanted.port}",
             *(["--strict"] if wanted.strict else []),
             stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
             pass_fds=(tun.fd, sock.fileno()),
         )
         self._watcher = asyncio.create_task(self._watch(self._process), name="forwarder")
         _log.info("forwarding", extra={"device": tun.name, "pid": self._process.pid})
 
     async def _watch(self, process: Process) -> None:
-        """Wait for the process's end, which nobody has asked for."""
+        """Hear of dropped packets until the process's end, which nobody has asked for."""
         loop = asyncio.get_running_loop()
         started = loop.time()
+        if process.stdout is not None:
+            async for line in process.stdout:
+                self._dropped(json.loads(line))
         status = await process.wait()
         self._process = self._watcher = None
         self._broken = status == BROKEN

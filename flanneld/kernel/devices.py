@@ -110,4 +110,6 @@ def _explain(device: Vxlan, error: NetlinkError, present: Present) -> str:
             f"{about} cannot be made: the kernel has no VXLAN; load or install its module vxlan"
             " (Raspberry Pi OS and Ubuntu: the package linux-modules-extra)"
         )
+    if error.errno == errno.EPERM:
+        return f"{about} cannot be made: {error}: flanneld needs CAP_NET_ADMIN"
     return f"{about} cannot be made: {error}"

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from flanneld.external import Interface, InterfaceAddress, Underlay
+from flanneld.kernel import underlay
+from flanneld.kernel.entries import RTMSG
 from netlink import inet, nlmsg
 from netlink.handle import Handle
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flanneld.desired import AnyAddress
-
-_RTMSG_SIZE = 12
 
 
 def read(reach: AnyAddress | None = None) -> Underlay:
@@ -40,25 +40,25 @@ def _interfaces(handle: Handle) -> Iterable[Interface]:
 
 
 def _default(handle: Handle, version: int) -> int:
-    """The interface of the default route with the least metric in table main; 0 if none."""
+    """The interface of the default route with the least metric in table main; 0 if none.
+
+    The kernel cannot be asked for it alone, so what is longer is passed over unread: peers' routes.
+    """
+    found = handle.dump_of(inet.dump_routes(version, table=inet.RT_TABLE_MAIN))
     routes = [
         route
-        for route in handle.routes(version, table=inet.RT_TABLE_MAIN)
-        if route.dst.length == 0 and route.index and route.type == inet.RTN_UNICAST
+        for route in (inet.Route.decode(message) for message in found if not message.body[1])
+        if route.table == inet.RT_TABLE_MAIN and route.index and route.type == inet.RTN_UNICAST
     ]
     return min(routes, key=lambda route: route.priority).index if routes else 0
 
 
 def _route_to(handle: Handle, address: AnyAddress) -> tuple[int, AnyAddress | None] | None:
     """The interface and the source address of a route: ``ip route get ADDRESS``."""
-    head = bytes((inet.AF[address.version], address.max_prefixlen)).ljust(_RTMSG_SIZE, b"\0")
-    body = head + nlmsg.attr(inet.RTA_DST, address.packed)
     try:
-        (answer,) = handle.execute(nlmsg.Message(inet.RTM_GETROUTE, nlmsg.NLM_F_REQUEST, body))
+        answer = underlay.ask(handle, address)
     except nlmsg.NetlinkError:
         return None  # no route; the one who asks says so
-    if answer is None:
-        return None
-    attrs = nlmsg.parse_attrs(answer.body, _RTMSG_SIZE)
+    attrs = nlmsg.parse_attrs(answer.body, RTMSG.size)
     source = attrs.get(inet.RTA_PREFSRC)
     return nlmsg.to_int(attrs.get(inet.RTA_OIF)), ip_address(source) if source else None

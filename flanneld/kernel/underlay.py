@@ -53,8 +53,8 @@ def _onlink(handle: Handle, index: int) -> tuple[AnyNetwork, ...]:
     )
 
 
-def route_to(handle: Handle, address: AnyAddress, *, matched: bool = False) -> rtnl.Route:
-    """Ask which route the kernel takes; NetlinkError if there is none.
+def ask(handle: Handle, address: AnyAddress, *, matched: bool = False) -> Message:
+    """Ask which route the kernel takes, as ``ip route get`` does; NetlinkError if there is none.
 
     ``matched`` gives the route itself, of whatever prefix, and not what it means for the address.
     """
@@ -64,7 +64,12 @@ def route_to(handle: Handle, address: AnyAddress, *, matched: bool = False) -> r
     (answer,) = handle.execute(request)
     if answer is None:
         raise ValueError(f"the kernel gave no route to {address}")
-    return rtnl.Route.decode(answer)
+    return answer
+
+
+def matching(handle: Handle, address: AnyAddress) -> rtnl.Route:
+    """Give the route itself that the kernel takes; NetlinkError if there is none."""
+    return rtnl.Route.decode(ask(handle, address, matched=True))
 
 
 def holder(handle: Handle, destination: AnyNetwork) -> str:
@@ -73,7 +78,7 @@ def holder(handle: Handle, destination: AnyNetwork) -> str:
     The kernel answers a question for a blackhole with an error, not with the route.
     """
     try:
-        route = route_to(handle, destination.network_address, matched=True)
+        route = matching(handle, destination.network_address)
     except NetlinkError as error:
         return f"one that leads nowhere ({error}; ip route show exact {destination})"
     return describe(handle, route)

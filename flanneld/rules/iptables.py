@@ -61,9 +61,10 @@ class Iptables:
         wrong = await self._settle(lambda tables: saved.plan(tables, traffic, ours))
         return self._sentences(wrong)
 
-    async def remove(self) -> list[str]:
-        """Take away our chains with all that leads to them, and name those that were there."""
-        return [f"{self._program} {chain}" for chain in await self._settle(saved.plan_removal)]
+    async def remove(self, ours: Sequence[AnyNetwork]) -> list[str]:
+        """Take away our rules, and chains without others with all that leads to them; name them."""
+        named = await self._settle(lambda tables: saved.plan_removal(tables, ours))
+        return [f"{self._program} {chain}" for chain in named]
 
     async def _settle(
         self, plan: Callable[[Mapping[str, Sequence[str]]], saved.Plan]

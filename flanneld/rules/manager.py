@@ -90,10 +90,13 @@ class Rules:
     async def remove(self) -> list[str]:
         """Take every rule, chain and table of ours away, of both filters; name what there was.
 
-        Whatever cannot be taken away, all else is; then RulesError says what was not.
+        Rules of another daemon's network stay, with the chains that they are in.  Whatever cannot
+        be taken away, all else is; then RulesError says what was not.
         """
         filters = [*self._chosen.values(), *self._other.values()]
-        removed, errors = await _try_each(one.remove() for one in filters if one.installed)
+        removed, errors = await _try_each(
+            one.remove(self._ours) for one in filters if one.installed
+        )
         if errors:
             also = f" (removed: {', '.join(removed)})" if removed else ""
             raise RulesError("; ".join(errors) + also)

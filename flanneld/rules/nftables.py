@@ -48,12 +48,14 @@ class Nftables:
             await self._write(listed.replacement(chains or {}, texts.nft_rules(traffic), ours))
         return wrong
 
-    async def remove(self) -> list[str]:
-        """Take our table away, and name it if there was one."""
-        if await self._read() is None:
+    async def remove(self, ours: Sequence[AnyNetwork]) -> list[str]:
+        """Take away our rules, and the table if it has no others; name it if there was one."""
+        chains = await self._read()
+        if chains is None or (chains and not self._faults(chains, None, ours)):
             return []
-        await self._write({})
-        return [f"nftables table {self._where}"]
+        kept = listed.replacement(chains, {}, ours)
+        await self._write(kept)
+        return [f"{'our rules of ' if kept else ''}nftables table {self._where}"]
 
     def _faults(
         self,
@@ -72,10 +74,16 @@ class Nftables:
         """Read our table; None if there is none."""
         done = await self._programs.run(["nft", "-j", "list", "table", *self._where.split()])
         if done.status == 0:
-            return listed.parse(done.output)
+            return self._parse(done.output)
         if "No such file or directory" in done.complaint:
             return None
         raise RulesError(f"list table {self._where} with nft: {done.complaint}")
+
+    def _parse(self, printed: str) -> dict[str, Listed]:
+        try:
+            return listed.parse(printed)
+        except (LookupError, ValueError) as error:
+            raise RulesError(f"read what nft printed of table {self._where}: {error!r}") from None
 
     async def _write(self, chains: Mapping[texts.BaseChain, Sequence[str]]) -> None:
         script = texts.nft_script(self.version, chains)

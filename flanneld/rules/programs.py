@@ -50,14 +50,17 @@ class Programs:
                 f"{argv[0]} is not installed (looked in {self.path}): install it, or choose the "
                 'other packet filter with "EnableNFTables" in the network\'s configuration'
             )
-        process = await asyncio.create_subprocess_exec(
-            found,
-            *argv[1:],
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environ,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                found,
+                *argv[1:],
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=self._environ,
+            )
+        except OSError as error:  # no memory, no descriptors: another look may succeed
+            raise RulesError(f"run {found}: {error.strerror}") from error
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 output, complaint = await process.communicate(text.encode())

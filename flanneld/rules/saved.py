@@ -63,8 +63,12 @@ def find(chain: Chain, tables: Mapping[str, Sequence[str]]) -> Found:
 
 
 def _spell(text: str, chain: Chain) -> Rule:
+    """Read a rule; a mask with gaps, or such a word in a comment, makes it somebody's own."""
     words = text.split()
-    named = [ip_network(words[at + 1]) for at, word in enumerate(words[:-1]) if word in _SIDES]
+    try:
+        named = [ip_network(words[at + 1]) for at, word in enumerate(words[:-1]) if word in _SIDES]
+    except ValueError:
+        return Rule(text, (), known=False)
     return Rule(text, tuple(named), known=chain.note in text)
 
 
@@ -132,13 +136,15 @@ def plan(
     return Plan(tuple(sentences), _transaction(lines))
 
 
-def plan_removal(tables: Mapping[str, Sequence[str]]) -> Plan:
-    """Write the input that takes every chain of ours away."""
-    found = {chain: find(chain, tables) for chain in texts.CHAINS}
-    return Plan(
-        tuple(_place(chain) for chain in found if found[chain].exists),
-        _transaction({chain.table: removal(chain, found[chain]) for chain in found}),
-    )
+def plan_removal(tables: Mapping[str, Sequence[str]], ours: Sequence[AnyNetwork]) -> Plan:
+    """Write the input that takes our rules away, and each chain that nobody else has rules in."""
+    named = []
+    for chain in texts.CHAINS:
+        found = find(chain, tables)
+        if faults(chain, found, (), ours):
+            _, others = part(found.rules, (), ours)
+            named.append(f"{'our rules of ' if others else ''}{_place(chain)}")
+    return Plan(tuple(named), plan(tables, None, ours).text)
 
 
 def _transaction(lines: Mapping[str, Sequence[str]]) -> str:

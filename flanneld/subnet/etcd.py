@@ -51,6 +51,7 @@ class Etcd:
         self._renewal_s = min(RENEWAL_S, TTL_S - 60.0 * options.subnet_lease_renew_margin)
         self._dice = Random()  # noqa: S311 - no secret
         self._held: Lease | None = None
+        self._published: Attributes | None = None  # as the last publish() would have it
         self._lost = asyncio.Event()
         self._writing = asyncio.Lock()
 
@@ -81,9 +82,10 @@ class Etcd:
         async with self._writing:
             entry = await self._mine(lease)
             wanted = replace(entry.lease, attributes=attributes)
+            self._published = attributes  # a write whose answer is lost may have been done
             if not await self._keys.replace(entry, wanted):
                 raise StoreError(f"key {lease.key} changed while it was written")
-            self._held = replace(wanted, expires=lease.expires)
+            self._held = replace(wanted, expires=(self._held or lease).expires)
             return self._held
 
     async def hold(self, lease: Lease, renewed: Callable[[Lease], None]) -> None:
@@ -207,17 +209,22 @@ class Etcd:
         entry = await self._keys.entry(lease)
         if entry is None:
             raise Revoked(f"lease {lease.key} has been revoked: etcd does not have it any more")
-        if not choice.is_own(entry.lease, lease.attributes):
+        if not self._is_own(entry.lease, lease):
             holder = entry.lease.attributes.public_ip or entry.lease.attributes.public_ip6
             raise Revoked(f"lease {lease.key} has been revoked: {holder} holds it")
         return entry
+
+    def _is_own(self, found: Lease, held: Lease) -> bool:
+        """Whether a lease as it was read is this node's."""
+        said = (held.attributes, self._published)
+        return any(one is not None and choice.is_own(found, one) for one in said)
 
     def _compare(self, leases: Mapping[str, Lease]) -> None:
         """Wake ``hold`` if this node's lease is not among them; tell if another node writes it."""
         if self._held is None:
             return
         found = leases.get(self._held.key)
-        if found is None or not choice.is_own(found, self._held.attributes):
+        if found is None or not self._is_own(found, self._held):
             self._lost.set()
         elif found.attributes != self._held.attributes and not self._writing.locked():
             _log.warning(

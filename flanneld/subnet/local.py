@@ -93,7 +93,14 @@ class Local:
     async def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:
         """Give all leases, of this machine and of the file of peers, now and after each change."""
         paths = [*([self._peers] if self._peers else []), self._leases]
-        with closing(Watched(paths)) as watched:
+        try:
+            changes = Watched(paths)
+        except OSError as error:
+            raise StoreError(
+                f"watching the folders of {' and '.join(paths)}: {error}: --peers names a file in a"
+                " folder that exists"
+            ) from None
+        with closing(changes) as watched:
             while True:
                 leases = self._readable(paths)
                 if leases is not None:
@@ -123,14 +130,20 @@ class Local:
     @contextmanager
     def _locked(self) -> Iterator[dict[str, Lease]]:
         """Read the leases of this machine, and write them back if they have changed."""
-        os.makedirs(os.path.dirname(self._lock), mode=0o755, exist_ok=True)
-        with open(self._lock, "ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            leases = self._read(self._leases)
-            before = dict(leases)
-            yield leases
-            if leases != before:
-                files.write(self._leases, _render(leases))
+        try:
+            os.makedirs(os.path.dirname(self._lock), mode=0o755, exist_ok=True)
+            with open(self._lock, "ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                leases = self._read(self._leases)
+                before = dict(leases)
+                yield leases
+                if leases != before:
+                    files.write(self._leases, _render(leases))
+        except OSError as error:
+            raise StoreError(
+                f"keeping leases in {self._leases}: {error}: make its folder writable, or name"
+                " another with --data-dir"
+            ) from error
 
 
 def _own(leases: Mapping[str, Lease], attributes: Attributes) -> Lease | None:

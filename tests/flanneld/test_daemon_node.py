@@ -148,6 +148,20 @@ def test_the_local_store_with_a_file_of_peers(tmp_path: Path) -> None:
 
 
 @private
+def test_a_node_that_does_not_forward_is_told(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 1)
+    (one,) = scene.nodes
+    one.sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=0")
+    scene.start()
+    assert "forwards no packet" not in one.log
+    one.sh("sysctl -qw net.ipv4.ip_forward=0")
+    one.sh("ip link set flannel.1 down")  # a reason to look
+    eventually("it is told", lambda: "net.ipv4.ip_forward is 0: this node forwards" in one.log)
+    assert "net.ipv6" not in one.log
+    assert one.metric("ready") == 1
+
+
+@private
 def test_udp(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Backend={"Type": "udp"})
     scene.start()

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flanneld.subnet import etcd as etcd_module
-from flanneld.subnet.manager import Revoked
+from flanneld.subnet.keyspace import Keyspace
+from flanneld.subnet.manager import Revoked, StoreError
 from tests.flanneld.stores import PATIENCE_S, attributes, follow, store, until, value, watching
 
 if TYPE_CHECKING:
     from flanneld.lease import Lease
+    from flanneld.subnet.records import Entry
     from tests.flanneld.etcdserver import EtcdServer
 
 
@@ -93,6 +96,38 @@ def test_a_lease_is_renewed_without_waking_anybody(
 
     before, after = asyncio.run(body())
     assert before == after
+
+
+def test_a_write_whose_answer_is_lost_is_no_loss_of_the_lease(
+    etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etcd.configure()
+    write = Keyspace.replace
+
+    async def and_lose_the_answer(keys: Keyspace, entry: Entry, lease: Lease) -> bool:
+        await write(keys, entry, lease)
+        raise StoreError("no answer")
+
+    async def body() -> None:
+        async with store(etcd) as manager:
+            lease = await manager.acquire(attributes(), None)
+            snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
+            following = asyncio.create_task(follow(manager, snapshots))
+            holding = asyncio.create_task(manager.hold(lease, ignore))
+            with monkeypatch.context() as patched:
+                patched.setattr(Keyspace, "replace", and_lose_the_answer)
+                with pytest.raises(StoreError, match="no answer"):
+                    await manager.publish(lease, attributes(7))
+            async with asyncio.timeout(PATIENCE_S):
+                while (await snapshots.get())[lease.key].attributes != attributes(7):
+                    pass
+            moved = await manager.publish(replace(lease, expires=0.0), attributes(7))
+            assert moved == replace(lease, attributes=attributes(7))
+            assert not holding.done()
+            for task in (following, holding):
+                task.cancel()
+
+    asyncio.run(body())
 
 
 def test_a_new_address_is_published_under_the_same_lease(etcd: EtcdServer) -> None:

@@ -92,6 +92,24 @@ def test_files_are_watched(tmp_path: Path) -> None:
     asyncio.run(body())
 
 
+def test_a_volume_of_kubernetes_is_watched(tmp_path: Path) -> None:
+    for host in (2, 3):
+        (tmp_path / f"..{host}").mkdir()
+        put(tmp_path / f"..{host}" / "peers.json", {f"10.244.{host}.0-24": value(host)})
+    (tmp_path / "..data").symlink_to("..2")
+    (tmp_path / "peers.json").symlink_to("..data/peers.json")
+
+    async def body() -> None:
+        store = Local(CONF, str(tmp_path), str(tmp_path / "peers.json"))
+        async with aclosing(store.watch()) as snapshots:
+            await until(snapshots, lambda leases: leases.keys() == {"10.244.2.0-24"})
+            (tmp_path / "..new").symlink_to("..3")
+            (tmp_path / "..new").rename(tmp_path / "..data")
+            await until(snapshots, lambda leases: leases.keys() == {"10.244.3.0-24"})
+
+    asyncio.run(body())
+
+
 def test_a_lease_taken_out_of_the_file_is_lost(tmp_path: Path) -> None:
     async def body() -> None:
         store = Local(CONF, str(tmp_path))
@@ -125,3 +143,19 @@ def test_a_broken_file_of_peers_is_named(tmp_path: Path) -> None:
     (tmp_path / "peers.json").write_text("{")
     with pytest.raises(StoreError, match=r"peers\.json is not JSON"):
         acquire(tmp_path / "data", peers=str(tmp_path / "peers.json"))
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"keeping leases in .*/file/leases\.json: .*--data-dir"):
+        acquire(tmp_path / "file")
+
+
+def test_a_file_of_peers_without_its_folder_is_named(tmp_path: Path) -> None:
+    async def body() -> None:
+        store = Local(CONF, str(tmp_path), str(tmp_path / "none" / "peers.json"))
+        async with aclosing(store.watch()) as snapshots:
+            await anext(snapshots)
+
+    with pytest.raises(StoreError, match=r"watching the folders of .*/none/peers\.json.*--peers"):
+        asyncio.run(body())

@@ -74,6 +74,18 @@ def test_a_file_that_cannot_be_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = call(
+        *("--subnet-mgr=local", "--network=10.0.0.0/8"),
+        f"--subnet-file={tmp_path}/file/subnet.env",
+        f"--data-dir={tmp_path}",
+    )
+    assert done.returncode == 1
+    assert f"making {tmp_path}/file/subnet.env" in done.stderr
+    assert "see --subnet-file" in done.stderr
+
+
 def test_version_goes_to_stderr_as_in_go() -> None:
     done = call("--version")
     assert (done.returncode, done.stdout) == (0, "")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import mkstemp
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -303,16 +304,19 @@ def traces() -> Iterator[str]:
     yield from (name for name in os.listdir("/run/flannel") if name != "subnet.lock")
 
 
+@pytest.mark.parametrize("words", [["cleanup"], ["--cleanup"]])
 @private
-def test_cleanup() -> None:
+def test_cleanup(words: list[str]) -> None:
     set_up(lease(2), lease(3, "host-gw"))
     files.write("/run/data/mac/flannel.1@192.168.9.1", b"02:00:00:04:00:01\n")
+    for killed in (SUBNET_FILE, state.path(SUBNET_FILE), "/run/data/mac/flannel.1@192.168.9.1"):
+        mkstemp(prefix=f".{Path(killed).name}.", dir=Path(killed).parent)
     sh("ip route add 10.244.9.0/24 via 192.168.9.254 proto static")
     with running():
         refused = call("cleanup")
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "flanneld runs: stop it first" in refused.stderr
-    done = call("cleanup", "--data-dir", "/run/data")
+    done = call(*words, "--data-dir", "/run/data")
     assert done.returncode == 0, done.stderr
     assert not list(traces())
     assert not os.listdir("/run/data/mac")

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ from tests.kernel.flanneld.udp_node import (
 from tests.kernel.privatens import needs_root, private, sh, spawn_inside
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from flanneld.forward.forwarding import Forwarding
 
@@ -88,6 +89,29 @@ async def test_a_killed_process_is_replaced_and_the_device_outlives_it() -> None
     assert sh("ip -j link show flannel0; ip route show dev flannel0") == device
     await keeper.close()
     assert "flannel0" not in sh("ip -o link")
+
+
+@scenario
+async def test_the_daemon_hears_of_every_dropped_packet() -> None:
+    attach()
+    dropped: Counter[str] = Counter()
+    heard = asyncio.Event()
+
+    def hear(packets: Mapping[str, int]) -> None:
+        dropped.update(packets)
+        heard.set()
+
+    keeper = Keeper(heard.set, hear)
+    assert await keeper.apply(WANTED) == ()
+    route(None, PODS)
+    pod = socket_in(None)
+    for number in range(1, 4):  # the later ones in less than a second
+        pod.sendto(b"to nobody", (f"10.44.77.{number}", 5000))
+        while dropped["no node"] < number:
+            await asyncio.wait_for(heard.wait(), 30)
+            heard.clear()
+    assert dropped == {"no node": 3}
+    await keeper.close()
 
 
 @scenario

@@ -139,6 +139,8 @@ DAMAGE = {
         "iptables -t nat -D FLANNEL-POSTRTG 5",
         "iptables -t nat -I FLANNEL-POSTRTG -j RETURN",
         "ip6tables -A FLANNEL-FWD -j DROP",
+        "iptables -A FLANNEL-FWD -s 10.0.0.0/255.0.255.0 -j ACCEPT",
+        "iptables -A FLANNEL-FWD -m comment --comment 'with -s in it' -j ACCEPT",
         "iptables -t nat -A POSTROUTING -m comment --comment 'flanneld masq' -j FLANNEL-POSTRTG",
         "iptables -F FORWARD",
     ],
@@ -208,6 +210,12 @@ def test_another_network_on_the_node_keeps_its_rules(kind: str, tmp_path: Path) 
     assert ensure(packets.rules()) == []
     assert "10.42.1.0/24" in str(packets.ours())
     assert "10.50.3.0/24" in str(packets.ours())
+    assert asyncio.run(one.remove())
+    assert ensure(two) == []
+    assert "10.42" not in str(packets.ours())
+    assert asyncio.run(one.remove()) == []
+    assert asyncio.run(two.remove())
+    assert packets.ours() == []
 
 
 @pytest.mark.parametrize("to_nftables", [True, False])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING
@@ -113,6 +115,28 @@ class TestFiles:
         with files.lock(path), pytest.raises(files.Locked, match=path):
             files.lock(path)
         files.lock(path).close()
+
+    def test_to_ask_for_a_lock_is_not_to_take_it(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "lock")
+        assert not files.is_locked(path)
+        assert not (tmp_path / "lock").exists()
+        with files.lock(path):
+            assert files.is_locked(path)
+            assert files.is_locked(path)
+        assert not files.is_locked(path)
+
+    def test_a_lock_dies_with_its_holder(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "lock")
+        code = (
+            f"from flanneld import files\nf = files.lock({path!r})\nprint(1, flush=True)\ninput()"
+        )
+        argv = [sys.executable, "-c", code]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"1\n"
+            assert files.is_locked(path)
+            holder.kill()
+        assert not files.is_locked(path)
 
 
 class TestIdentity:

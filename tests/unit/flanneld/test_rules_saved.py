@@ -122,10 +122,24 @@ def test_rules_that_are_not_wanted_go_and_another_network_s_stay() -> None:
 
 
 def test_removal_takes_both_tables_and_no_foreign_rule() -> None:
-    assert saved.plan_removal(saved.parse(printed(MASQ, FWD))).text.splitlines() == [
+    found = saved.plan_removal(saved.parse(printed(MASQ, FWD)), OURS)
+    assert found.faults == (
+        "chain FLANNEL-POSTRTG of table nat",
+        "chain FLANNEL-FWD of table filter",
+    )
+    assert found.text.splitlines() == [
         "*nat", ":FLANNEL-POSTRTG - [0:0]",
         "-D" + texts.POSTROUTING.jump[2:], "-X FLANNEL-POSTRTG", "COMMIT",
         "*filter", ":FLANNEL-FWD - [0:0]",
         "-D" + texts.FORWARD.jump[2:], "-X FLANNEL-FWD", "COMMIT",
     ]  # fmt: skip
-    assert saved.plan_removal(saved.parse(printed())).text == ""
+    assert saved.plan_removal(saved.parse(printed()), OURS) == saved.Plan((), "")
+
+
+def test_removal_leaves_another_network_its_rules() -> None:
+    found = saved.plan_removal(saved.parse(printed(MASQ + OTHER[1:])), OURS)
+    assert found.faults == ("our rules of chain FLANNEL-POSTRTG of table nat",)
+    assert found.text.splitlines() == [
+        "*nat", ":FLANNEL-POSTRTG - [0:0]", MASQ[0], *OTHER[1:], "COMMIT",
+    ]  # fmt: skip
+    assert saved.plan_removal(saved.parse(printed(OTHER)), OURS) == saved.Plan((), "")
