@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from conformance.stress.injection import Place
     from conformance.world import Outcome
 
-_TRY_AGAIN_LATER = 11
+_TRY_AGAIN_LATER, _KERNEL_REFUSED = 11, 101
 _SETTLE_S = 3.0
 
 
@@ -86,8 +86,7 @@ def _try_strike(site: Site, strike: Strike, counts: dict[str, int]) -> list[str]
         resident.start()
     elif strike.signal == "KILL":
         counts["not reached"] = 1
-    problems += _judge(site, strike, done, counts)
-    return problems
+    return problems + _judge(site, strike, done, counts)
 
 
 def _judge(site: Site, strike: Strike, done: Outcome, counts: dict[str, int]) -> list[str]:
@@ -95,6 +94,9 @@ def _judge(site: Site, strike: Strike, done: Outcome, counts: dict[str, int]) ->
     problems = []
     if strike.signal == "STOP" and code_of(done) == _TRY_AGAIN_LATER:
         counts["told to try again"] = 1  # the stopped process holds a lock
+        problems = complaints(done)
+    elif "not reached" in counts and code_of(done) == _KERNEL_REFUSED:
+        counts["a child was struck"] = 1  # nft, say; the process lived to say so
         problems = complaints(done)
     elif strike.victim == "ADD":
         problems = site.judge_add(done)

@@ -67,11 +67,12 @@ def recording(resident: Resident) -> Struck:
 
 
 def recorded(resident: Resident) -> list[Place]:
-    """Return the places of a recording that is complete."""
+    """Return the places of a recording that is complete: those of threads, not of children."""
     file = resident.world.path(_TRACE)
-    found = places(file.read_text())
+    threads = {entry.name for entry in Path(f"/proc/{resident.process.pid}/task").iterdir()}
+    lines = [line for line in file.read_text().splitlines() if line.partition(" ")[0] in threads]
     file.unlink()
-    return [place for place in found if place.name != "restart_syscall"]
+    return [place for place in places("\n".join(lines)) if place.name != "restart_syscall"]
 
 
 def striking(resident: Resident, place: Place, effect: str) -> Struck:
