@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from conformance.holder import HOLDER, is_netns, is_pair, processes_in
+from conformance.holder import HOLDER, end_processes_in, is_netns, is_pair, processes_in
 from conformance.state import difference, read_state
 
 if TYPE_CHECKING:
@@ -124,16 +123,16 @@ class World:
 
     def close(self) -> None:
         """End whatever still runs in the world, and the world."""
-        for pid in processes_in(self.holder.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        self.end_processes()
         for process in self.started:
             process.kill()
             process.wait()
         self.holder.kill()
         self.holder.communicate()
+
+    def end_processes(self) -> None:
+        """End whatever runs in the world; it stays, and whoever waits for a program goes on."""
+        end_processes_in(self.holder.pid)
 
     # ------------------------------------------------------------------------------------- programs
 
