@@ -186,12 +186,15 @@ def main() -> None:
         RESIDENT.start()
     rounds = max(5, options.rounds // 10 if options.quick else options.rounds)
     found = figures(bench, rounds, lambda text: print(f"bench: {text}", file=sys.stderr))
+    unserved = bench.calls[RESIDENT.name]
     if RESIDENT in bench.sides:
-        RESIDENT.stop(bench.calls[RESIDENT.name])
+        unserved -= RESIDENT.stop()
     if options.json:
         print(json.dumps([figure.as_dict() for figure in found], indent=2))
     else:
         print_table(found, [side.name for side in bench.sides])
+    if unserved:
+        sys.exit(f"{unserved} calls were done by launchers themselves: their side tells nothing")
     sys.exit(any("MISSED" in figure.verdicts().values() for figure in found))
 
 

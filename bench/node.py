@@ -7,6 +7,7 @@ end it is known that its launchers did no call by themselves.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -70,6 +71,8 @@ class Resident(Side):
     def start(self) -> None:
         """Start the process, and wait until it serves; it ends with this one."""
         self._log = os.memfd_create("log")
+        # Threads that write at once share one position: without, a line overwrites another.
+        fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)
         command = ["setpriv", "--pdeathsig", "KILL", str(PLUGINS / "flannel")]
         self.process = subprocess.Popen([*command, "serve", "--log-calls"], stderr=self._log)
         self._clock = ~self.process.pid << 3 | 2  # CPUCLOCK_SCHED of another process
@@ -92,13 +95,11 @@ class Resident(Side):
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
-    def stop(self, calls: int) -> None:
-        """End the process. It must have served every call of this side."""
+    def stop(self) -> int:
+        """End the process; how many calls it has served."""
         self.process.terminate()
         self.process.wait()
-        served = self.log().count("\nserved ")
-        if served != calls:
-            sys.exit(f"of {calls} calls of the launchers, {served} were served: no comparison")
+        return self.log().count("\nserved ")
 
 
 def _flannel(name: str) -> dict[str, Any]:

@@ -87,7 +87,10 @@ if TYPE_CHECKING:
         limit_s: float
 
         def require_caller(self) -> None:
-            """CNIError 11 if the caller does not wait for the answer any more."""
+            """CNIError 11 if the caller is known not to wait for the answer any more."""
+
+        def confirm_caller(self) -> None:
+            """CNIError 11 unless the caller says that it waits."""
 
         def delete_link(self, index: int, removals: Sequence[Any]) -> None:
             """Delete a link of the host, after these netlink requests; what is gone is fine."""

@@ -47,7 +47,16 @@ def main(argv: list[str]) -> int:
         print(usage(), file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     if os.geteuid() != 0:
-        again = ["unshare", "--user", "--map-root-user", sys.executable, "-m", "conformance", *argv]
+        again = [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--net",
+            sys.executable,
+            "-m",
+            "conformance",
+            *argv,
+        ]
         os.execvp(again[0], again)
     module = importlib.import_module(VERBS[argv[0]][0])
     try:

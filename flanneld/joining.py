@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flanneld import identity, node, subnet_env
 from flanneld.backend.base import Identity
 from flanneld.node import Node
 from flanneld.pace import patiently
+from flanneld.subnet import choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flanneld.backend.base import Backend, External
     from flanneld.config import NetConf
+    from flanneld.desired import Desired
     from flanneld.kernel.reconciler import Reconciler
     from flanneld.lease import Lease
     from flanneld.options import Options
@@ -42,11 +45,27 @@ async def join(
     nobody = backend.attributes(external, _NOBODY)
     own = await patiently("the store", lambda: manager.own(nobody), failed)
     macs = await _macs(options.data_dir, backend, external, reconciler, own)
+    if own is not None and choice.fits(own, conf):
+        await _make_devices(reconciler, backend.plan(own, (), external, macs))
     attributes = backend.attributes(external, macs)
     previous = subnet_env.previous(options.subnet_file).lease
     lease = await patiently("a lease", lambda: manager.acquire(attributes, previous), failed)
     _log.info("lease acquired", extra={"lease": lease.key, "expires": lease.expires})
     return Node(conf, external, macs, lease)
+
+
+async def _make_devices(reconciler: Reconciler, alone: Desired) -> None:
+    """Make devices that are not there yet, before the lease tells others of them.
+
+    A node that comes back with another backend has pods, and peers send to its new device as soon
+    as they read of it. What stands in the way is told by the first pass.
+    """
+    names = {device.name for device in alone.devices}
+    try:
+        if names and names.isdisjoint(await reconciler.macs()):
+            await reconciler.apply(replace(alone, routes=frozenset(), networks=frozenset()))
+    except OSError as error:
+        _log.warning("the devices are not made yet: %s", error)
 
 
 async def _macs(

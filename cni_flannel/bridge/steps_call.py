@@ -1,8 +1,8 @@
 """The last step of an ADD that a resident process serves: to see that somebody waits for it.
 
-A process that was started for one call is told by a signal that nobody waits any more.  A thread
-of a resident one has to ask, and does when everything is made: if the caller has given up, this
-step fails and all steps before it are taken back.
+A process that was started for one call ends when it is killed.  A thread of a resident one goes on
+when its launcher is, so it asks when everything is made: if the caller does not say that it waits,
+this step fails and all steps before it are taken back.
 Imports: ``steps``.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class CallerWaits(Step):
-    """Changes nothing; CNIError 11 if the caller has given up."""
+    """Changes nothing; CNIError 11 unless the caller says that it waits."""
 
     __slots__ = ("resident",)
 
@@ -28,7 +28,7 @@ class CallerWaits(Step):
         return []
 
     def apply(self, ends: Ends) -> None:  # noqa: ARG002 - it is about the caller alone
-        self.resident.require_caller()
+        self.resident.confirm_caller()
 
     def undo(self, ends: Ends) -> None:
         """Nothing was done."""

@@ -45,22 +45,24 @@ _UCRED = struct.Struct("=iII")  # pid, uid, gid
 class Lent:
     """What this process lends to one call: see `cni.types.Resident`."""
 
-    __slots__ = ("_deleter", "connection", "limit_s", "netns_file")
+    __slots__ = ("_deleter", "_socket", "connection", "limit_s", "netns_file")
 
-    def __init__(self, netns: int, connection: int, deleter: Deleter) -> None:
+    def __init__(self, netns: int, connection: socket.socket, deleter: Deleter) -> None:
         self.netns_file = f"/proc/self/fd/{netns}" if netns >= 0 else ""
-        self.connection = connection
+        self.connection = connection.fileno()
         self.limit_s = LIMIT_S
+        self._socket = connection
         self._deleter = deleter
 
     def require_caller(self) -> None:
         """CNIError 11 if the launcher has given up."""
         if protocol.has_hung_up(self.connection):
-            raise CNIError(
-                TRY_AGAIN_LATER,
-                "interrupted: the caller does not wait any more",
-                "what was begun has been rolled back; the runtime may have run out of patience",
-            )
+            raise _given_up()
+
+    def confirm_caller(self) -> None:
+        """CNIError 11 unless the launcher says that it waits."""
+        if protocol.has_hung_up(self.connection) or not protocol.confirms(self._socket):
+            raise _given_up()
 
     def delete_link(self, index: int, removals: Sequence[Message]) -> None:
         """Delete together with what others delete at this moment."""
@@ -92,10 +94,10 @@ class Service:
                 raise Refused(f"no program {request.program!r}")
             request.environ["CNI_FLANNEL_CALL"] = name
             with self._attachments.call(request.environ, connection.fileno()):
-                answer = self._run(request, connection.fileno())
+                answer = self._run(request, connection)
         protocol.reply(connection, *answer)
 
-    def _run(self, request: Request, connection: int) -> tuple[int, bytes, bytes]:
+    def _run(self, request: Request, connection: socket.socket) -> tuple[int, bytes, bytes]:
         start = time.monotonic()
         answer = run(request, Lent(request.netns, connection, self._deleter))
         if self._log is not None:
@@ -124,6 +126,14 @@ def run(request: Request, lent: Lent) -> tuple[int, bytes, bytes]:
         status, stdout = 1, skel.failure(error, request.environ, notes.append)
     stderr = "".join(f"{note}\n" for note in notes).encode("utf-8", "backslashreplace")
     return status, stdout, stderr
+
+
+def _given_up() -> CNIError:
+    return CNIError(
+        TRY_AGAIN_LATER,
+        "interrupted: the caller does not wait any more",
+        "what was begun has been rolled back; the runtime may have run out of patience",
+    )
 
 
 def _line(request: Request, status: int, seconds: float) -> str:

@@ -4,7 +4,7 @@ A plugin that is killed does nothing more.  A launcher that is killed leaves its
 it takes back what it did when it notices (``bridge.steps_call``).  Until then it may lease an
 address that the runtime's DEL has not seen, and if this process were killed too, the lease would
 stay.  Where the launcher still waits, its ADD is no orphan: a DEL must get through while an ADD
-hangs (docs/decisions/0013).
+hangs (docs/decisions/0013, 0024).
 Imports: _thread, ``protocol``.
 """
 

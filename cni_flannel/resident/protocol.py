@@ -38,6 +38,7 @@ REPLY_S = 5.0
 _GREETING = struct.Struct("=4sI56s")  # magic, version, name of the call
 _HEADER = struct.Struct("=4sII")  # magic, version, bytes of strings
 _REPLY = struct.Struct("=III")  # exit status, bytes of stdout, bytes of stderr
+_STILL_THERE = _REPLY.pack(256, 0, 0)  # no exit status: a question
 _CHUNK = 1 << 16
 _DESCRIPTORS = (2, 3)  # that come with a request
 _CONTROL = socket.CMSG_SPACE(16 * 4)  # a hostile client may send more: they are taken, and closed
@@ -114,6 +115,19 @@ def reply(connection: socket.socket, status: int, stdout: bytes, stderr: bytes) 
     connection.sendall(
         _REPLY.pack(status, len(stdout), len(stderr)) + stdout + stderr, socket.MSG_NOSIGNAL
     )
+
+
+def confirms(connection: socket.socket) -> bool:
+    """Whether the launcher answers the question if it still waits.
+
+    A process that was killed may have its connection for a moment yet, but does not answer.
+    """
+    connection.settimeout(REPLY_S)
+    try:
+        connection.sendall(_STILL_THERE, socket.MSG_NOSIGNAL)
+        return connection.recv(1) != b""
+    except OSError:
+        return False
 
 
 def has_hung_up(connection: int) -> bool:

@@ -3,13 +3,14 @@
 The main thread gets the signals, and serves nothing.  SIGTERM and SIGINT end the process when what
 runs is finished; whoever is not served then falls back.  SIGHUP changes nothing: everything is read
 from the files at each call.
-Imports: gc, os, select, sys, time, cni.native, the parts of this package.
+Imports: gc, os, resource, select, time, cni.native, the parts of this package.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import time
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 SOCKET = "/run/cni-flannel/cni.sock"
 THREADS = 64
 """Calls at once.  Most of them wait: for the kernel, a lock, a delegate."""
+
+DESCRIPTORS = 8192
+"""Room for them: a call has up to 16 open, and a usual limit is 1,024."""
 
 IDLE_S = 600.0
 """A process that the service manager starts when it is called ends after so long without a call."""
@@ -72,6 +76,7 @@ def _options(argv: list[str]) -> tuple[str, bool] | None:
 
 
 def _serve(path: str, logs_calls: bool) -> None:  # noqa: FBT001 - as they come from the options
+    _raise_descriptor_limit()
     signals = _signals()
     gc.enable()  # the frozen plugins turn it off
     gc.freeze()  # what is loaded now stays
@@ -96,6 +101,14 @@ def _started(listener: socket.socket, log: Callable[[str], None] | None) -> Serv
     server = Server(listener, call.Service(deleter, log).serve, _tell)
     server.keep(THREADS)
     return server
+
+
+def _raise_descriptor_limit() -> None:
+    """Make room for what all threads have open at once; as far as the hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _signals() -> int:

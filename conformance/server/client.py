@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from conformance.server.site import Site
 
 MAGIC, VERSION = b"CNIr", 1
+STILL_THERE = struct.pack("=III", 256, 0, 0)
 GREETING = 64  # bytes
 PATIENCE_S = 30.0
 
@@ -109,15 +110,29 @@ def send(connection: socket.socket, request: Request) -> None:
         connection.sendall(request.data[done:])
 
 
-def receive(connection: socket.socket) -> Reply | None:
-    """Read greeting and reply; None if the connection ends before it is complete."""
+def receive(connection: socket.socket, *, answers: bool = True) -> Reply | None:
+    """Read greeting and reply; None if the connection ends before it is complete.
+
+    Asked whether it still waits, the client `answers`, or lets the question stand.
+    """
     greeting = _read(connection, GREETING)
     head = _read(connection, 12)
+    while head == STILL_THERE:
+        if answers:
+            _confirm(connection)
+        head = _read(connection, 12)
     if len(greeting) < GREETING or len(head) < 12:
         return None
     status, out, err = struct.unpack("=III", head)
     output = _read(connection, out + err)
     return Reply(status, output[:out]) if len(output) == out + err else None
+
+
+def _confirm(connection: socket.socket) -> None:
+    try:
+        connection.send(b"y")
+    except BrokenPipeError:
+        return  # the end is read, or was closed by us
 
 
 def ask(site: Site, request: Request) -> Reply | None:

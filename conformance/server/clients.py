@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from conformance.resident import SOCKET
 from conformance.server import client
 from conformance.server.client import Request, usual, whole
+from conformance.server.site import NOBODY
 from conformance.stress.scene import POD
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from conformance.server.client import Reply
     from conformance.server.site import Site
 
-NOBODY = 65534
 CROWD = 1000
 _INTERVAL_S = 0.25  # between two bytes of the slow one
 _OWN = ("ADD", "DEL", "CHECK")
@@ -265,8 +265,8 @@ def leavers(site: Site) -> list[str]:
 def mutes(site: Site) -> list[str]:
     """They ask, stay, and do not take the answer."""
     with client.files(site) as opened:
-        told = usual(site, "DEL", CNI_CONTAINERID="cid-mute")
-        request = whole(told, [opened["host"], opened["stdin"], opened["pod"]])
+        told = usual(site, "DEL", CNI_CONTAINERID="cid-mute", CNI_NETNS="")
+        request = whole(told, [opened["host"], opened["stdin"]])
         connections = [client.connected(site) for _ in range(100)]
         for connection in connections:
             client.send(connection, request)
@@ -274,6 +274,15 @@ def mutes(site: Site) -> list[str]:
         for connection in connections:
             connection.close()
     return found
+
+
+def silent(site: Site) -> list[str]:
+    """They ask, stay, and do not say that they still wait: their ADD is taken back."""
+    with client.files(site) as opened, client.connected(site) as connection:
+        request = whole(usual(site), [opened["host"], opened["stdin"], opened["pod"]])
+        client.send(connection, request)
+        found = said("does not say that it waits", client.receive(connection, answers=False), 11)
+    return [*found, *site.left()]
 
 
 def repeaters(site: Site) -> list[str]:
@@ -321,6 +330,7 @@ CLIENTS: tuple[Callable[[Site], list[str]], ...] = (
     strangers,
     leavers,
     mutes,
+    silent,
     repeaters,
     netns_of_nobody,
     crowd,

@@ -10,8 +10,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from conformance.server.clients import CLIENTS
-from conformance.server.site import Site, options, wait_until
+from conformance.server.clients import CLIENTS, strangers
+from conformance.server.site import Site, options, possible, wait_until
 from conformance.stress import pool
 from conformance.stress.figure import Figure, Tally
 
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     """Run the verb."""
     args = arguments(argv)
     figure = Figure("server-hostile", ("clients",), as_json=args.json)
-    todo = args.client or list(_NAMES)
+    todo = possible(args.client or list(_NAMES), strangers.__name__, figure)
     for tally in pool.spread(args.jobs, Site, (args.bin_dir, "v4"), try_client, todo):
         figure.add(tally)
         figure.progress(f"{figure.counts['clients']} of {len(todo)}")

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable
 
 NOBODY = 65534
+SOMEBODY_ELSE = "belongs to somebody else"
 GREETING = struct.pack("=4sI56s", b"CNIr", 1, b"0123456789ab-1")
+STILL_THERE = struct.pack("=III", 256, 0, 0)
 CLAIM = b'{"cniVersion":"1.0.0","ips":[{"address":"192.0.2.66/24"}]}'
 
 
@@ -42,6 +44,13 @@ def greet_and_keep(connection: socket.socket) -> None:
     kept.append(connection)
 
 
+def ask_for_ever(connection: socket.socket) -> None:
+    """Greet, and ask again and again whether the launcher still waits."""
+    connection.sendall(GREETING)
+    while connection.recv(1 << 16):
+        connection.sendall(STILL_THERE)
+
+
 kept: list[socket.socket] = []
 MANNERS: dict[str, Callable[[socket.socket], None] | None] = {
     "does not accept": None,
@@ -52,10 +61,11 @@ MANNERS: dict[str, Callable[[socket.socket], None] | None] = {
     "greets by half": say(GREETING[:20]),
     "greets and closes": say(GREETING),
     "greets and is silent": greet_and_keep,
+    "asks for ever": ask_for_ever,
     "replies by half": say(GREETING, reply(0, b"", 8)[:6]),
     "claims more than it sends": say(GREETING, reply(0, CLAIM, 1 << 20)),
     "claims more than there can be": say(GREETING, reply(0, CLAIM, 0xFFFFFFFF)),
-    "belongs to somebody else": say(GREETING, reply(0, CLAIM, len(CLAIM))),
+    SOMEBODY_ELSE: say(GREETING, reply(0, CLAIM, len(CLAIM))),
 }
 
 
@@ -66,7 +76,7 @@ def main(path: str, manner: str) -> None:
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
-    if manner == "belongs to somebody else":
+    if manner == SOMEBODY_ELSE:
         os.setresuid(NOBODY, NOBODY, NOBODY)
     listener.listen(0 if answer is None else 128)
     if answer is None:  # one connection fills the queue

@@ -8,6 +8,7 @@ call takes longer than the launcher waits for an answer, and the frozen plugin t
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance.stress.figure import options as usual_options
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from conformance.resident import Resident
+    from conformance.stress.figure import Figure
     from conformance.world import Outcome
 
+NOBODY = 65534
 _PATIENCE_S = 30.0
 
 
@@ -74,6 +77,15 @@ class Site(Scene):
         before = None
         while before != (before := self.traits()):
             continue
+
+
+def possible(names: list[str], as_nobody: str, figure: Figure) -> list[str]:
+    """Leave out, and tell of, what one has to be somebody else for: without root, nobody is."""
+    ranges = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    if any(int(start) <= NOBODY < int(start) + int(count) for start, _, count in ranges):
+        return names
+    figure.note(f"this user namespace has no other user: {as_nobody!r} is left out")
+    return [name for name in names if name != as_nobody]
 
 
 def wait_until(holds: Callable[[], bool], patience_s: float = _PATIENCE_S) -> bool:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conformance.resident import SOCKET
-from conformance.server.impostor import MANNERS
-from conformance.server.site import Site, options
+from conformance.server.impostor import MANNERS, SOMEBODY_ELSE
+from conformance.server.site import Site, options, possible
 from conformance.stress import pool
 from conformance.stress.figure import Figure, Tally
 from conformance.stress.scene import DATA
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 IMPOSTOR = Path(__file__).with_name("impostor.py")
-_LONG = "greets and is silent"  # until the launcher has waited as long as it may
+STRANGER = "somebody there {}"
+_LONG = ("greets and is silent", "asks for ever")  # until the launcher has waited as long as it may
 _FULL = f"mount -t tmpfs -o size=64k full {DATA} && head -c 1M /dev/zero >{DATA}/filler"
 
 
@@ -156,7 +157,7 @@ TROUBLES: dict[str, Callable[[Site], AbstractContextManager[None]]] = {
     "it has no descriptor left": with_descriptors(0),
     "it has few descriptors": with_descriptors(5),
     "the disk is full": with_a_full_disk,
-    **{f"somebody there {manner}": with_impostor(manner) for manner in MANNERS},
+    **{STRANGER.format(manner): with_impostor(manner) for manner in MANNERS},
 }
 REFUSED = ("the disk is full",)
 
@@ -204,7 +205,7 @@ def main(argv: list[str]) -> int:
     figure = Figure("server-trouble", ("troubles",), as_json=args.json)
     todo = [
         name
-        for name in TROUBLES
+        for name in possible(list(TROUBLES), STRANGER.format(SOMEBODY_ELSE), figure)
         if (args.trouble or "") in name and not (args.quick and name.endswith(_LONG))
     ]
     place = (args.bin_dir, "dual-nftables")

@@ -25,7 +25,7 @@
 #ifndef ANSWER_MS
 #define ANSWER_MS 90000 // longer than any wait that a conf can ask for, delegates apart
 #endif
-enum { VERSION = 1, CONNECT_MS = 50, GREETING_MS = 1000 };
+enum { VERSION = 1, CONNECT_MS = 50, GREETING_MS = 1000, STILL_THERE = 256 };
 
 // The folder of the frozen executables; relative to the launcher's own unless it begins with "/".
 // `install` writes another one over it in the file. Volatile: so that it is read from there.
@@ -129,8 +129,7 @@ static int connected(void) {
     socklen_t length = sizeof server;
     const char *path = getenv("CNI_FLANNEL_SOCKET");
     if (!path || !*path) path = "/run/cni-flannel/cni.sock";
-    if (strlen(path) >= sizeof address.sun_path) return -1;
-    strcpy(address.sun_path, path);
+    if (snprintf(address.sun_path, sizeof address.sun_path, "%s", path) >= (int)sizeof address.sun_path) return -1;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) != 0) return -1;
     if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) return -1;
@@ -140,7 +139,7 @@ static int connected(void) {
 
 // Let the resident process serve the call, and leave with its status. Returns if it did not.
 static void ask(const char *verb, const char *netns, int stdin_copy) {
-    int descriptors[3] = {open("/proc/self/ns/net", O_PATH | O_CLOEXEC), stdin_copy, -1}, count = 2, fd;
+    int descriptors[3] = {open("/proc/self/ns/net", O_PATH | O_CLOEXEC), stdin_copy, -1}, count = 2, fd, whole;
     struct greeting greeting;
     struct reply reply;
     bool has_pod = netns && *netns && strchr("ADC", *verb); // ADD, DEL, CHECK
@@ -149,13 +148,14 @@ static void ask(const char *verb, const char *netns, int stdin_copy) {
     else if (has_pod && (*verb != 'D' || (errno != ENOENT && errno != ENOTDIR))) return;
     if (descriptors[0] < 0 || (fd = connected()) < 0 || !send_request(fd, descriptors, count)) return;
     if (!receive(fd, &greeting, sizeof greeting, now_ms() + GREETING_MS)) return;
-    if (memcmp(greeting.magic, "CNIr", 4) != 0 || greeting.version != VERSION) return;
+    if (memcmp(greeting.magic, "CNIr", 4) || greeting.version != VERSION || greeting.call[55]) return;
     // By this the frozen executable knows as this call's own what has been done of it already.
-    greeting.call[sizeof greeting.call - 1] = 0;
+    if (setenv("CNI_FLANNEL_CALL", greeting.call, 1) != 0) return;
     int64_t deadline = now_ms() + ANSWER_MS;
-    if (setenv("CNI_FLANNEL_CALL", greeting.call, 1) != 0 || !receive(fd, &reply, sizeof reply, deadline)) return;
+    while ((whole = receive(fd, &reply, sizeof reply, deadline)) && reply.status == STILL_THERE)
+        send(fd, "", 1, MSG_NOSIGNAL); // the server asked whether we still wait
     size_t length = (size_t)reply.stdout + reply.stderr;
-    char *output = malloc(length + 1);
+    char *output = whole ? malloc(length + 1) : NULL;
     if (!output || !receive(fd, output, length, deadline)) return;
     write_all(2, output + reply.stdout, reply.stderr);
     if (write_all(1, output, reply.stdout)) _exit(reply.status);

@@ -98,10 +98,11 @@ def test_a_process_that_is_stopped_in_a_call(
     assert figure_of(capfd, "server-crash", *options)["STOPs tried"] == 4
 
 
-def test_a_stranger_who_greets_and_never_answers(
-    impatient: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("manner", ["greets and is silent", "asks for ever"])
+def test_a_stranger_who_never_replies(
+    manner: str, impatient: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--trouble", "greets and is silent", "--bin-dir", str(impatient)]
+    options = ["--trouble", manner, "--bin-dir", str(impatient)]
     assert figure_of(capfd, "server-trouble", *options)["troubles"] == 1
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 THREADS, EPOLL = 64, "anon_inode:[eventpoll]"
 SOCKET = "/run/cni-flannel/cni.sock"
 HEADER, REPLY = struct.Struct("=4sII"), struct.Struct("=III")
+STILL_THERE = 256
 GREETING = struct.pack("=4sI56s", b"CNIr", 1, b"0123456789ab-1")
 
 
@@ -150,7 +151,9 @@ def swallowing(path: Path) -> Callable[[socket.socket], None]:
             for fd in fds:
                 os.close(fd)
             connection.sendall(receive(real, len(GREETING)))
-            _, stdout, stderr = REPLY.unpack(receive(real, REPLY.size))
+            while (header := REPLY.unpack(receive(real, REPLY.size)))[0] == STILL_THERE:
+                real.sendall(b"y")
+            _, stdout, stderr = header
             receive(real, stdout + stderr)
 
     return behave

@@ -22,7 +22,15 @@ import pytest
 from tests.kernel.attaching import eventually
 from tests.kernel.attachments import CONF, call, conf_with, leases, remains, states
 from tests.kernel.privatens import needs_root
-from tests.kernel.resident import GREETING, REPLY, SOCKET, Impostor, receive, swallowing
+from tests.kernel.resident import (
+    GREETING,
+    REPLY,
+    SOCKET,
+    STILL_THERE,
+    Impostor,
+    receive,
+    swallowing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +100,7 @@ def falls_silent(connection: socket.socket) -> None:
         says(struct.pack("=4sI56s", b"CNIr", 2, b""), REPLY.pack(0, 2, 0), b"{}"),
         says(GREETING[:10]),
         says(GREETING),
+        says(GREETING, REPLY.pack(STILL_THERE, 0, 0)),
         says(GREETING, REPLY.pack(0, 2, 0)[:5]),
         says(GREETING, REPLY.pack(0, 20, 0), b'{"ips":'),
         says(GREETING, REPLY.pack(0, (1 << 32) - 1, (1 << 32) - 1)),
@@ -104,6 +113,7 @@ def falls_silent(connection: socket.socket) -> None:
         "another version",
         "half a greeting",
         "no reply",
+        "a question, no reply",
         "half a header",
         "half a reply",
         "a reply that does not fit",
@@ -303,3 +313,14 @@ def test_the_conf_decides_not_the_launcher(resident: Resident) -> None:
         by_server = resident.call("ADD", conf=conf)
         by_itself = call(node, "ADD", "a", conf=conf)
         assert (by_server.status, by_server.stdout) == (by_itself.status, by_itself.stdout)
+
+
+def test_what_it_becomes_knows_the_name_it_was_called_by(resident: Resident) -> None:
+    node = resident.node
+    node.path("/run/links").mkdir()
+    node.path("/run/links/bridge").symlink_to(resident.launcher)
+    conf = {**HOST_LOCAL, "type": "bridge"}
+    result = call(node, "ADD", "a", conf=conf, plugin="/run/links/bridge").result
+    assert [one["name"] for one in result["interfaces"]][::2] == ["cni0", "eth0"]
+    assert leases(node, "net") == {"10.88.1.2": "cid-a\r\neth0"}
+    assert states(node) == {}, "flannel would have one"

@@ -13,7 +13,7 @@ import traceback
 from tests.lab import demo
 from tests.lab.figures import FULL, VERBS, Row
 from tests.lab.node import program
-from tests.lab.space import LabError
+from tests.lab.space import ROOT, LabError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,8 +44,9 @@ def measure(words: str) -> list[Row]:
 def table(commands: list[str]) -> int:
     """Run commands and print what they found; the exit status."""
     found = [(row, words) for words in commands for row in measure(words)]
+    command = " ".join(program()).removeprefix(f"{ROOT}/")
     machine = f"Linux {os.uname().release}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
-    print(f"{machine} at the end, `{' '.join(program())}`\n")
+    print(f"{machine} at the end, `{command}`\n")
     print("| what | figure | `./build.sh lab` ... |\n|---|---|---|")
     for row, words in found:
         print(f"| {row.what} | {row.figure} | `{words}` |")
@@ -53,8 +54,9 @@ def table(commands: list[str]) -> int:
 
 
 def main(argv: list[str]) -> int:
-    if os.geteuid() != 0:
-        sys.exit("the lab needs root, for network namespaces and devices in them")
+    if os.geteuid() != 0:  # root of a user namespace does
+        again = ["unshare", "--user", "--map-root-user", sys.executable, "-m", "tests.lab", *argv]
+        os.execvp(again[0], again)
     args = parser().parse_args(argv)
     if args.verb == "demo":
         return demo.show(args)

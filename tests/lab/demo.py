@@ -9,6 +9,7 @@ from tests.lab import traffic
 from tests.lab.cluster import Cluster, configuration
 from tests.lab.healing import Disturbance, heal
 from tests.lab.node import program
+from tests.lab.space import LabError
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,8 @@ def show(args: argparse.Namespace) -> int:
     try:
         with Cluster(configuration(args.backend, args.families)) as cluster:
             failed = _story(cluster, args.nodes or 3)
+    except LabError as error:
+        print(f"\nfailed: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("\ninterrupted")
     print("\nThe lab has ended, and with it its processes, namespaces and files.")

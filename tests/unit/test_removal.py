@@ -330,6 +330,9 @@ class GivenUp:
         if self.patience < 0:
             raise CNIError(errors.TRY_AGAIN_LATER, "given up")
 
+    def confirm_caller(self) -> None:
+        raise NotImplementedError
+
     def delete_link(self, index: int, removals: Any) -> None:
         raise NotImplementedError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from cni_flannel.bridge import ends, links
 from cni_flannel.bridge.steps import run as run_steps
 from cni_flannel.bridge.steps_call import CallerWaits
 from cni_flannel.resident import call as resident_call
+from cni_flannel.resident import protocol
 from cni_flannel.resident.call import Lent
 from ipam import plugin as host_local
 from ipam import subnet_env
@@ -51,7 +53,7 @@ class Caller:
     def __init__(self) -> None:
         self.launcher, self.server = socket.socketpair()
         self.deleter = NoDeleter()
-        self.lent = Lent(-1, self.server.fileno(), self.deleter)  # type: ignore[arg-type]
+        self.lent = Lent(-1, self.server, self.deleter)  # type: ignore[arg-type]
 
     def hang_up(self) -> None:
         self.launcher.shutdown(socket.SHUT_WR)
@@ -144,6 +146,23 @@ def test_a_caller_who_gave_up_is_noticed(caller: Caller) -> None:
     assert "does not wait any more" in error.msg
 
 
+def test_a_caller_who_waits_says_so_when_asked(caller: Caller) -> None:
+    caller.launcher.send(b"\0")
+    caller.lent.confirm_caller()
+    assert struct.unpack("=III", caller.launcher.recv(100)) == (256, 0, 0)
+
+
+def test_a_caller_who_does_not_say_so_has_given_up(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was killed may still have its connection."""
+    monkeypatch.setattr(protocol, "REPLY_S", 0.1)
+    caller.lent.require_caller()
+    refused(11, caller.lent.confirm_caller)
+    caller.launcher.close()
+    refused(11, caller.lent.confirm_caller)
+
+
 def test_the_last_step_takes_the_others_back(caller: Caller) -> None:
     both = FakeEnds(FakeHandle())
     undone: list[str] = []
@@ -207,7 +226,7 @@ def test_links_are_deleted_by_the_process(caller: Caller) -> None:
 
 def test_the_namespace_is_the_one_that_was_opened(caller: Caller) -> None:
     fd = os.open("/proc/self/ns/net", os.O_PATH)
-    lent = Lent(fd, -1, caller.deleter)  # type: ignore[arg-type]
+    lent = Lent(fd, caller.server, caller.deleter)  # type: ignore[arg-type]
     assert os.path.samestat(os.stat(lent.netns_file), os.stat("/proc/self/ns/net"))
     os.close(fd)
     assert caller.lent.netns_file == ""
