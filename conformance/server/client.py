@@ -128,6 +128,15 @@ def receive(connection: socket.socket, *, answers: bool = True) -> Reply | None:
     return Reply(status, output[:out]) if len(output) == out + err else None
 
 
+def said(what: str, reply: Reply | None, code: int | None = None) -> list[str]:
+    """Say what is wrong with what a client got; code None is for a refusal."""
+    if code is None:
+        return [] if reply is None else [f"{what}: not refused: {reply}"]
+    if reply is None:
+        return [f"{what}: refused, code {code} expected"]
+    return [] if reply.code == code else [f"{what}: code {code} expected: {reply}"]
+
+
 def _confirm(connection: socket.socket) -> None:
     try:
         connection.send(b"y")

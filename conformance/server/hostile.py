@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from conformance.server.clients import CLIENTS, strangers
+from conformance.server import manners, requests
 from conformance.server.site import Site, options, possible, wait_until
 from conformance.stress import pool
 from conformance.stress.figure import Figure, Tally
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
 
 _REST_S = 0.2
-_NAMES = {play.__name__: play for play in CLIENTS}
+_NAMES = {play.__name__: play for play in (*requests.CLIENTS, *manners.CLIENTS)}
 
 
 def belongings(site: Site) -> dict[str, int]:
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
     """Run the verb."""
     args = arguments(argv)
     figure = Figure("server-hostile", ("clients",), as_json=args.json)
-    todo = possible(args.client or list(_NAMES), strangers.__name__, figure)
+    todo = possible(args.client or list(_NAMES), manners.strangers.__name__, figure)
     for tally in pool.spread(args.jobs, Site, (args.bin_dir, "v4"), try_client, todo):
         figure.add(tally)
         figure.progress(f"{figure.counts['clients']} of {len(todo)}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TRACE = "/run/trace"
 _PATIENCE_S = 30.0
+_LETTING_GO_S = 2.0
 _NOTHING = subprocess.DEVNULL
 
 
@@ -47,9 +48,17 @@ class Struck:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the process, dead or alive."""
+        """Let go of the process, dead or alive.
+
+        strace 6.1 may wait for ever for a thread of a killed process that it has stopped itself.
+        When it ends in whatever way, the kernel lets the thread go.
+        """
         self.strace.send_signal(signal.SIGTERM)
-        self.strace.wait()
+        try:
+            self.strace.wait(_LETTING_GO_S)
+        except subprocess.TimeoutExpired:
+            self.strace.kill()
+            self.strace.wait()
 
 
 def recording(resident: Resident) -> Struck:
