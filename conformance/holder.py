@@ -6,12 +6,16 @@ Knows the shell that keeps the namespaces, and how to find the processes in them
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_PATIENCE_S = 5.0
 
 # Runs as the holder, inside the new namespaces. /etc/cni may be missing on the machine and must not
 # be made there: then it lies in an overlay. `read` returns at end of input. The bin folder may lie
@@ -33,12 +37,14 @@ ip link set lo up
 echo ready
 read -r _ || true
 mine=$(readlink /proc/self/ns/mnt)
-for round in 1 2; do
+for round in 1 2 3 4 5 6 7 8 9; do
+    found=
     for entry in /proc/[0-9]*; do
         pid=${entry#/proc/}
         [ $pid != $$ ] && [ "$(readlink $entry/ns/mnt 2>/dev/null)" = "$mine" ] &&
-            kill -KILL $pid 2>/dev/null || true
+            kill -KILL $pid 2>/dev/null && found=yes || true
     done
+    [ "$found" ] || break
 done
 """
 
@@ -69,6 +75,20 @@ def commands_in(holder: int, *, without: int) -> list[str]:
         if text and pid != without:  # without any text, it is ending or has ended
             found.append(text.replace(b"\0", b" ").decode(errors="backslashreplace").strip())
     return sorted(found)
+
+
+def end_processes_in(holder: int) -> None:
+    """Kill them until there are none: one that was forking meanwhile has left a child."""
+    end = time.monotonic() + _PATIENCE_S
+    while living := list(processes_in(holder)):
+        for pid in living:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if time.monotonic() > end:
+            return  # they hang in the kernel, and end when it lets them
+        time.sleep(0.005)
 
 
 def is_netns(path: Path) -> bool:

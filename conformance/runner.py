@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from conformance.case import Instance
     from conformance.steps import Call
 
+GLANCE_S = 0.2
 PASSED, FAILED, LACKING = "passed", "failed", "lacking"
 
 # Commands that succeed where there is what cases may need, of the kernel for the most part.
@@ -70,20 +71,20 @@ class Runner:
     @contextmanager
     def world(self) -> Iterator[World]:
         """Make a world that `abandon` knows of."""
-        if self.abandoned:
-            raise WorldError("the run was interrupted")
         with World(self.bin_dir) as world:
             self.worlds.add(world)
             try:
+                if self.abandoned:  # it may have been while the world was being made
+                    raise WorldError("the run was interrupted")
                 yield world
             finally:
                 self.worlds.discard(world)
 
     def abandon(self) -> None:
-        """Close every world under the hands of whoever is at work there; nobody gets a new one."""
+        """End what runs in every world, so that whoever waits goes on; nobody gets a new one."""
         self.abandoned = True
         for world in list(self.worlds):
-            world.close()
+            world.end_processes()
 
     def verdict(self, instance: Instance) -> Verdict:
         """Run one instance."""
@@ -153,9 +154,16 @@ class Runner:
 def run_all(runner: Runner, instances: list[Instance], jobs: int) -> Iterator[Verdict]:
     """Run instances in threads; the verdicts come in the order of the instances."""
     with ThreadPoolExecutor(jobs) as threads:
+        futures = [threads.submit(runner.verdict, instance) for instance in instances]
         try:
-            yield from threads.map(runner.verdict, instances)
+            for future in futures:
+                # A signal may reach any thread, and this one heeds it only when it is awake.
+                while not wait([future], GLANCE_S).done:
+                    continue
+                yield future.result()
         except BaseException:
+            for future in futures:
+                future.cancel()
             runner.abandon()  # or a Ctrl-C would wait for every call that is under way
             raise
 

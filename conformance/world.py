@@ -14,13 +14,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from conformance.holder import HOLDER, commands_in, is_netns, is_pair, processes_in
+from conformance.holder import (
+    HOLDER,
+    commands_in,
+    end_processes_in,
+    is_netns,
+    is_pair,
+    processes_in,
+)
 from conformance.outcome import Outcome
 from conformance.resident import FOLDER, Resident, pair_of
 from conformance.state import difference, read_state
@@ -103,11 +109,7 @@ class World:
 
     def close(self) -> None:
         """End whatever still runs in the world, and the world."""
-        for pid in processes_in(self.holder.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        self.end_processes()
         for process in self.started:
             process.kill()
             process.wait()
@@ -115,6 +117,10 @@ class World:
         self.holder.communicate()
         if self.resident is not None:
             self.resident.close()
+
+    def end_processes(self) -> None:
+        """End whatever runs in the world; it stays, and whoever waits for a program goes on."""
+        end_processes_in(self.holder.pid)
 
     # ------------------------------------------------------------------------------------- programs
 

@@ -24,7 +24,8 @@ class Formatter(logging.Formatter):
         pairs = {name: value for name, value in record.__dict__.items() if name not in _OWN}
         if record.exc_info:
             pairs["trace"] = self.formatException(record.exc_info)
-        head = f"{stamp}.{int(record.msecs):03d}Z {record.levelname.lower()} {record.getMessage()}"
+        said = " | ".join(record.getMessage().splitlines())  # other programs' words have several
+        head = f"{stamp}.{int(record.msecs):03d}Z {record.levelname.lower()} {said}"
         return " ".join([head, *(f"{name}={_quoted(value)}" for name, value in pairs.items())])
 
 

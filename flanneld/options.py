@@ -148,7 +148,12 @@ def _address(values: Mapping[str, Any], name: str, make: Any) -> Any:
 
 
 def _check(options: Options) -> None:
-    _check_range("subnet-lease-renew-margin", options.subnet_lease_renew_margin, 1, 1439)
+    margin = options.subnet_lease_renew_margin
+    if not 1 <= margin <= 1439:
+        raise UsageError(
+            "Invalid subnet-lease-renew-margin option, out of acceptable range: it is"
+            f" {margin}, and must lie between 1 and 1439 minutes"
+        )
     _check_range("healthz-port", options.healthz_port, 0, 65535)
     _check_range("iptables-resync", options.iptables_resync, 1, 86400)
     for pattern in options.iface_regex:

@@ -6,6 +6,8 @@ Knows: subscriptions (netlink(7), linux/rtnetlink.h). Must not know: what a mess
 
 from __future__ import annotations
 
+import errno
+
 from netlink import netns, nlmsg
 from netlink.handle import BUFFER, SOL_NETLINK, open_socket
 
@@ -47,6 +49,15 @@ class Events:
             return nlmsg.unpack(self._socket.recv(BUFFER))
         except (TimeoutError, BlockingIOError):  # the latter if the time is 0
             return []
+
+    def stirred(self, timeout_s: float) -> bool:
+        """Wait for any change; False when there was none in time. Lost ones were changes, too."""
+        try:
+            return bool(self.wait(timeout_s))
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return True
 
     def fileno(self) -> int:
         """Descriptor, for poll(2)."""

@@ -51,6 +51,7 @@ def prepare(conf: BridgeConf, node: Node, gateways: list[Prefix], new_mac: str) 
                 conf.mtu,
                 promisc=conf.promisc_mode,
                 vlan_filtering=conf.uses_vlans,
+                no_dad=any(gateway.family == 6 for gateway in gateways),
             )
         )
     else:

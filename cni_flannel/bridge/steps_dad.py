@@ -40,7 +40,7 @@ class DetectDuplicates(Step):
         deadline = time.monotonic() + TIMEOUT_S
         try:
             while self._is_any_tentative(ends, index):
-                if not events.wait(max(deadline - time.monotonic(), 0.001)):
+                if not events.stirred(max(deadline - time.monotonic(), 0.001)):
                     raise CNIError(
                         errors.KERNEL_REFUSED,
                         f"link {self.ifname} still has tentative addresses after "

@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 class AddBridge(Step):
     """Make the bridge, up and with a MAC of its own from the first moment."""
 
-    __slots__ = ("mac", "mtu", "name", "promisc", "remedy", "vlan_filtering")
+    __slots__ = ("mac", "mtu", "name", "no_dad", "promisc", "remedy", "vlan_filtering")
 
     def __init__(
-        self, name: str, mac: str, mtu: int, *, promisc: bool, vlan_filtering: bool
+        self,
+        name: str,
+        mac: str,
+        mtu: int,
+        *,
+        promisc: bool,
+        vlan_filtering: bool,
+        no_dad: bool = False,
     ) -> None:
         self.name = name
+        self.no_dad = no_dad
         self.mac = mac
         self.mtu = mtu
         self.promisc = promisc
@@ -42,6 +50,7 @@ class AddBridge(Step):
             *([f"ip link set {self.name} promisc on"] if self.promisc else []),
             *([f"ip link set {self.name} mtu {self.mtu}"] if self.mtu else []),
             f"sysctl -w net/ipv6/conf/{self.name}/accept_ra=0",
+            *([f"sysctl -w net/ipv6/conf/{self.name}/accept_dad=0"] if self.no_dad else []),
         ]
 
     def apply(self, ends: Ends) -> None:
@@ -52,6 +61,10 @@ class AddBridge(Step):
             more.append(rtnl.set_link(self.name, mtu=self.mtu))
         ends.host.execute(new, *more)
         sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+        if self.no_dad:
+            # For a packet from another node, pods are asked for by the link-local address, and not
+            # while it is tentative: two seconds from the first port on (ndisc_solicit, ndisc.c).
+            sysctl.write(f"net/ipv6/conf/{self.name}/accept_dad", "0")
 
 
 class RepairBridge(Step):

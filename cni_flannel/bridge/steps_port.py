@@ -80,7 +80,7 @@ class AwaitPort(Step):
         events = ends.host_link_events()
         try:
             while not self._is_ready(ends):
-                if not events.wait(max(deadline - time.monotonic(), 0.001)):
+                if not events.stirred(max(deadline - time.monotonic(), 0.001)):
                     raise NetlinkError(
                         errno.ETIMEDOUT,
                         f"port {self.name} of {self.bridge.name} does not forward after "

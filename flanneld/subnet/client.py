@@ -40,8 +40,7 @@ _FAILURES = (EtcdError, grpc.aio.AioRpcError, TimeoutError, OSError)
 class Services:
     """The services of one endpoint, on a channel of their own."""
 
-    def __init__(self, endpoint: Endpoint, channel: grpc.aio.Channel) -> None:
-        self.endpoint = endpoint
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self.kv = KVService(channel, max_attempts=1)
         self.lease = LeaseService(channel, max_attempts=1)
@@ -99,26 +98,29 @@ class Client:
         The first one says that the watch exists.  Ends with StoreError; the next watch is on
         another endpoint.
         """
-        services = await self._ready(self._endpoints[0])
-        stream = services.watch.Watch(
-            _watching(prefix, revision), metadata=self._metadata(hasleader="true")
-        )
+        endpoint, stream = self._endpoints[0], None
         try:
+            services = await self._ready(endpoint)
+            stream = services.watch.Watch(
+                _watching(prefix, revision), metadata=self._metadata(hasleader="true")
+            )
             async with asyncio.timeout(TIMEOUT_S):
                 response = await stream.read()
             while response is not grpc.aio.EOF:
                 yield response
                 response = await stream.read()
             cause = "the server ended it"
-        except (grpc.aio.AioRpcError, TimeoutError) as error:
+        except _FAILURES as error:
             cause = _cause(error)
             if _is_login(error):
                 self._token = ""
         finally:
-            stream.cancel()
-        self._drop(services.endpoint)
-        self._endpoints.append(self._endpoints.pop(0))
-        raise StoreError(f"etcd's watch has ended: {services.endpoint}: {cause}")
+            if stream is not None:
+                stream.cancel()
+        self._drop(endpoint)
+        self._endpoints.remove(endpoint)
+        self._endpoints.append(endpoint)
+        raise StoreError(f"etcd's watch has ended: {endpoint}: {cause}")
 
     async def close(self) -> None:
         """Close all channels."""
@@ -141,7 +143,7 @@ class Client:
         services = self._services.get(endpoint)
         if services is None:
             try:
-                services = Services(endpoint, endpoint.channel(self._tls))
+                services = Services(endpoint.channel(self._tls))
             except OSError as error:
                 raise StoreError(f"reading the TLS files for {endpoint}: {error}") from None
             self._services[endpoint] = services

@@ -4,13 +4,12 @@ Both files are JSON objects of keys and values as etcd holds them (``keys``)::
 
     {"10.244.2.0-24": {"PublicIP": "192.0.2.2", "BackendType": "host-gw"}}
 
-Daemons on one machine that share a folder share the leases, under flock(2): each sees the others as
+Daemons on one machine that share a folder share the leases, under a lock: each sees the others as
 peers.  The file of peers is a person's, or a program's: it is read, watched, never written.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -131,14 +130,14 @@ class Local:
     def _locked(self) -> Iterator[dict[str, Lease]]:
         """Read the leases of this machine, and write them back if they have changed."""
         try:
-            os.makedirs(os.path.dirname(self._lock), mode=0o755, exist_ok=True)
-            with open(self._lock, "ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with files.lock(self._lock):
                 leases = self._read(self._leases)
                 before = dict(leases)
                 yield leases
                 if leases != before:
                     files.write(self._leases, _render(leases))
+        except files.Locked as error:
+            raise StoreError(f"another flanneld is about to change leases: {error}") from None
         except OSError as error:
             raise StoreError(
                 f"keeping leases in {self._leases}: {error}: make its folder writable, or name"

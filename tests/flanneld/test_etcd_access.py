@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flanneld import options
 from flanneld.flags import UsageError
+from flanneld.subnet.client import Client
+from flanneld.subnet.endpoint import TLS, Endpoint
 from flanneld.subnet.etcd import Etcd
 from flanneld.subnet.manager import StoreError
 from tests.flanneld.etcdserver import PREFIX, free_port
@@ -226,6 +229,20 @@ class TestEndpoints:
                 await manager.close()
 
         with pytest.raises(StoreError, match=f"{away[0]}: .*{away[1]}: "):
+            asyncio.run(body())
+
+    def test_a_watch_that_cannot_log_in_is_begun_again(self) -> None:
+        away = Endpoint(f"127.0.0.1:{free_port()}", secure=False)
+
+        async def body() -> None:
+            client = Client([away], TLS(), "flannel", "secret")
+            try:
+                async with aclosing(client.watch("/", 1)) as responses:
+                    await anext(responses)
+            finally:
+                await client.close()
+
+        with pytest.raises(StoreError, match=f"watch has ended: {away}: "):
             asyncio.run(body())
 
     @pytest.mark.parametrize(

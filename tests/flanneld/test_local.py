@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flanneld import config
+from flanneld import config, files
 from flanneld.subnet.local import Local
 from flanneld.subnet.manager import Exhausted, Revoked, StoreError
 from tests.flanneld.stores import attributes, until, value
@@ -143,6 +143,14 @@ def test_a_broken_file_of_peers_is_named(tmp_path: Path) -> None:
     (tmp_path / "peers.json").write_text("{")
     with pytest.raises(StoreError, match=r"peers\.json is not JSON"):
         acquire(tmp_path / "data", peers=str(tmp_path / "peers.json"))
+
+
+def test_a_daemon_that_hangs_with_the_lock_holds_up_no_other(tmp_path: Path) -> None:
+    first = acquire(tmp_path)
+    with files.lock(str(tmp_path / "lock")), pytest.raises(StoreError, match="lock is locked by"):
+        acquire(tmp_path, 2)
+    assert json.loads((tmp_path / "leases.json").read_text()).keys() == {first.key}
+    assert acquire(tmp_path, 2).key == "10.244.2.0-24"
 
 
 def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ DELIBERATE: list[tuple[str, str, str, str]] = [
     (r"(host|pod) \S+ nodad \S+", "True", "False", _AT_ONCE),
     (r"host \S+ tentative \S+", "False", "True", _AT_ONCE),
     (r"host route dst fd00:88::1? .* local .*", "True", "None", _AT_ONCE),
+    (r"host bridge ipv6/accept_dad", "'0'", "'1'", _AT_ONCE),
     (r"pod eth0 ipv6/accept_dad", "'1'", "'0'", _NOT_ITS_FAMILY),
     (r"pod eth0 ipv4/arp_notify", "'0'", "'1'", _NOT_ITS_FAMILY),
     (r"pod eth0 ipv6/keep_addr_on_down", "'1'", "'0'", _NEWER),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -63,6 +64,23 @@ def test_no_address_is_tentative_when_add_returns(node: Node) -> None:
         (address,) = ours
         assert not address.get("tentative"), address
         assert address["nodad"], address
+
+
+def test_the_bridge_s_own_address_is_usable_from_the_first_port_on(node: Node) -> None:
+    """Of it the node asks for a pod's neighbour, when the packet comes from another node."""
+    attach(node, DUAL)
+    local: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 60
+    while not local:
+        (found,) = node.ip("address", "show", "dev", "cni0")
+        local = [one for one in found["addr_info"] if one["local"].startswith("fe80:")]
+        assert time.monotonic() < deadline, found
+    assert not local[0].get("tentative"), local
+
+
+def test_a_bridge_without_ipv6_keeps_its_switch(node: Node) -> None:
+    attach(node, make_conf())
+    assert sysctl(node, "net/ipv6/conf/cni0/accept_dad") == "1"
 
 
 def test_the_first_packets_of_the_first_pod_are_answered(node: Node) -> None:

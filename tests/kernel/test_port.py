@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import socket
 import threading
 from typing import Any
 
@@ -13,6 +16,7 @@ from cni_flannel.bridge import steps_port
 from cni_flannel.bridge.ends import Ends
 from cni_flannel.bridge.steps_port import AwaitPort
 from netlink import rtnl
+from netlink.events import RTMGRP_LINK, Events
 from tests.kernel.privatens import needs_root, private, sh
 from tests.kernel.world import World, ip
 from tests.unit.fakes import args
@@ -93,3 +97,17 @@ def test_a_bridge_that_was_up_before_its_first_port() -> None:
     world.bridge = world.found("br1")
     wait(world)
     assert state_of_port() == "forwarding"
+
+
+@needs_root
+@private
+def test_messages_that_were_lost_count_as_a_change() -> None:
+    heard = Events(RTMGRP_LINK)
+    buffer = socket.socket(fileno=os.dup(heard.fileno()))
+    buffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    sh("for n in $(seq 40); do ip link add br$n type bridge; done")
+    lost = buffer.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    assert lost == errno.ENOBUFS
+    sh("for n in $(seq 40); do ip link del br$n; done")
+    while heard.stirred(0.001):
+        pass  # none of these raises

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tests.flanneld.etcdserver import EtcdServer
 from tests.lab.node import Node
-from tests.lab.space import PATIENCE_S, LabError, until
 from tests.lab.underlay import GATEWAY, Underlay
 
 if TYPE_CHECKING:
@@ -86,20 +85,11 @@ class Cluster:
                 node.attach()
         return self
 
-    def settle(self, patience_s: float = PATIENCE_S) -> float:
-        """Wait until every daemon is ready and knows all others; the seconds. LabError."""
+    def settle(self) -> None:
+        """Wait until every daemon is ready and knows all others. LabError."""
         running = [node for node in self.nodes if node.daemon is not None]
-        others = len(running) - 1
-        try:
-            return until(
-                f"{len(running)} daemons ready, each with {others} peers",
-                lambda: all(
-                    node.is_ready() and node.metric("flannel_peers") == others for node in running
-                ),
-                patience_s,
-            )
-        except LabError as error:
-            raise LabError("\n".join([str(error), *(node.log() for node in running)])) from error
+        for node in running:
+            node.await_peers(len(running) - 1)
 
     def key(self, node: Node) -> str:
         """Give the subnet's part of a node's key in etcd."""

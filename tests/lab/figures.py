@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tests.lab import healing, join, migration, outage, restart, traffic
 from tests.lab.cluster import Cluster, configuration
 from tests.lab.golang import add_go_node
-from tests.lab.space import until
 
 if TYPE_CHECKING:
     import argparse
@@ -123,7 +122,7 @@ def mixed(args: argparse.Namespace) -> Iterator[Row]:
     with cluster_of(args, 2) as cluster:
         add_go_node(cluster).attach()
         for node in cluster.nodes[:2]:
-            until("two peers", lambda node=node: node.metric("flannel_peers") == 2)  # type: ignore[misc]
+            node.await_peers(2)
         trips = traffic.trips(cluster)
         reached = sum(not trip.error for trip in trips)
         assert reached == len(trips), [str(trip) for trip in trips if trip.error]

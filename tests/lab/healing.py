@@ -11,7 +11,6 @@ from tests.lab.underlay import GATEWAY, GATEWAY6
 if TYPE_CHECKING:
     from tests.lab.node import Node
 
-
 UDP = ("udp",)
 
 
@@ -38,8 +37,10 @@ mine=$(readlink /proc/self/ns/net)
 for process in /proc/[0-9]*; do
     if [ "$(readlink $process/ns/net)" = "$mine" ] && grep -qz '^for[w]ard$' $process/cmdline; then
         kill -KILL ${process#/proc/}
+        killed=yes
     fi
 done
+[ "$killed" ]
 """
 _ROUTES_OF_PEERS = """
 ip route show proto 244 | while read destination rest; do ip route delete $destination; done

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tests.flanneld.etcdserver import PREFIX
 from tests.lab.golang import value
-from tests.lab.space import until
 
 if TYPE_CHECKING:
     from tests.lab.cluster import Cluster
@@ -24,7 +23,7 @@ def join(cluster: Cluster, count: int) -> float:
     start = time.monotonic()
     for node in nodes:
         node.start_daemon()
-    cluster.settle(patience_s=300)
+    cluster.settle()
     seconds = time.monotonic() - start
     subnets = {node.subnet_env()["FLANNEL_SUBNET"] for node in nodes}
     assert len(subnets) == count, subnets
@@ -51,7 +50,7 @@ def scale(cluster: Cluster, leases: int) -> Scale:
     idle, start = daemon.cpu_seconds(), time.monotonic()
     _put(cluster, leases)
     loaded = time.monotonic()
-    _await_peers(node, leases)
+    node.await_peers(leases)
     programmed = time.monotonic()
     _check(node, leases)
     cpu, peak = daemon.cpu_seconds() - idle, daemon.peak_mib()
@@ -61,7 +60,7 @@ def scale(cluster: Cluster, leases: int) -> Scale:
     _check(node, leases)
     restarted = again.cpu_seconds()
     cluster.etcd.ctl("del", f"{PREFIX}/subnets/10.128", f"{PREFIX}/subnets/10.2")
-    _await_peers(node, 0)
+    node.await_peers(0)
     _check(node, 0)
     return Scale(
         leases,
@@ -85,16 +84,6 @@ def _put(cluster: Cluster, leases: int) -> None:
     for first in range(0, leases, _OPERATIONS):
         lines = "\n".join(commands[first : first + _OPERATIONS])
         cluster.etcd.ctl("txn", text=f"\n{lines}\n\n\n")
-
-
-def _await_peers(node: Node, count: int) -> None:
-    # Each look at the metrics is work for the daemon: not more of them than it takes.
-    until(
-        f"{count} peers",
-        lambda: node.is_ready() and node.metric("flannel_peers") == count,
-        patience_s=300,
-        pause_s=0.1,
-    )
 
 
 def _check(node: Node, count: int) -> None:

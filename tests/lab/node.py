@@ -125,6 +125,19 @@ class Node(Space):
         except LabError as error:
             raise LabError(f"{error}\n{self.log()}") from error
 
+    def await_peers(self, count: int) -> float:
+        """Wait until it is ready with so many peers; the seconds. LabError with the log."""
+        try:
+            # Each look is work for the daemon: not more of it than it takes.
+            return until(
+                f"{self.name} ready with {count} peers",
+                lambda: self.is_ready() and self.metric("flannel_peers") == count,
+                patience_s=120,
+                pause_s=0.05,
+            )
+        except LabError as error:
+            raise LabError(f"{error}\n{self.log()}") from error
+
     def get(self, page: str) -> tuple[int, str]:
         """Fetch a page of the daemon: status and text. OSError."""
         connection = http.client.HTTPConnection("127.0.0.1", HEALTH_PORT, timeout=10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from tests.lab.golang import value
 from tests.lab.healing import Disturbance, heal
 from tests.lab.plane import plane
 from tests.lab.space import until
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tests.lab.cluster import Cluster
     from tests.lab.traffic import Loss
 
+UNHEARD_OF = "subnets/10.244.250.0-24"  # a lease that comes and goes meanwhile
 NEW_ADDRESS, NEW_MAC = "192.168.64.77", "02:00:00:00:77:77"
 
 
@@ -29,7 +31,10 @@ def unreachable(cluster: Cluster, seconds: float) -> dict[str, Loss]:
     for family in cluster.families:
         streams[f"pod to pod, IPv{family}"] = Stream(source, target.addresses[family])
     cluster.cut(*nodes)
+    cluster.etcd.put(UNHEARD_OF, value("192.168.64.99"))
     time.sleep(seconds)
+    assert nodes[0].metric("flannel_peers") == len(nodes) - 1, "etcd is away"
+    cluster.etcd.delete(UNHEARD_OF)
     losses = {name: stream.stop() for name, stream in streams.items()}
     if cluster.conf["Backend"]["Type"] == "vxlan":
         heal(nodes[0], Disturbance("flannel.1 deleted", "ip link delete flannel.1"))
@@ -57,6 +62,7 @@ def readdressed(cluster: Cluster) -> float:
     second.await_ready()
     assert NEW_MAC in "".join(cluster.etcd.leases().values())
     second.address = NEW_ADDRESS
-    cluster.mend(first)
     entry = f"fdb {NEW_MAC} {NEW_ADDRESS}"
+    assert entry not in plane(first), "it has not heard of it"
+    cluster.mend(first)
     return until("the new path", lambda: entry in plane(first))

@@ -9,7 +9,6 @@ from tests.lab import traffic
 from tests.lab.cluster import configuration
 from tests.lab.golang import MAC, SUBNET, add_go_node, take_over
 from tests.lab.plane import plane
-from tests.lab.space import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +21,7 @@ def test_traffic_flows_both_ways_with_a_go_node(new_cluster: Callable[..., Clust
     go = add_go_node(cluster)
     go.attach()
     for node in cluster.nodes[:2]:
-        until("two peers", lambda node=node: node.metric("flannel_peers") == 2)  # type: ignore[misc]
+        node.await_peers(2)
     assert traffic.failures(cluster) == []
 
 

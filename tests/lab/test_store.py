@@ -68,7 +68,7 @@ def test_a_daemon_whose_lease_is_revoked_ends(new_cluster: Callable[..., Cluster
     assert second.daemon is not None
     assert second.daemon.wait() == 1
     assert "revoked" in second.log()
-    until("the other has no peer", lambda: first.metric("flannel_peers") == 0)
+    first.await_peers(0)
     assert not any("/24" in line for line in plane(first) if line.startswith("route"))
 
 
@@ -82,7 +82,7 @@ def test_a_node_comes_back_with_another_subnet(new_cluster: Callable[..., Cluste
     second.cleanup()
     cluster.etcd.put(f"subnets/{key}", '{"PublicIP":"192.168.64.99","PublicIPv6":null}')
     second.start_daemon()
-    until("two peers", lambda: second.is_ready() and second.metric("flannel_peers") == 2)
+    second.await_peers(2)
     assert second.subnet_env()["FLANNEL_SUBNET"] != old
     second.attach()
     until("the new subnet is known", lambda: traffic.failures(cluster) == [])

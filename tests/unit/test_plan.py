@@ -82,6 +82,7 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
             f"ip link add cni0 up address {MAC} type bridge",
             "ip link set cni0 promisc on",
             "sysctl -w net/ipv6/conf/cni0/accept_ra=0",
+            "sysctl -w net/ipv6/conf/cni0/accept_dad=0",
             "ip address replace 10.244.1.1/24 dev cni0",
             "ip address replace fd00::1/64 dev cni0",
             "sysctl -w net/ipv4/ip_forward=1",

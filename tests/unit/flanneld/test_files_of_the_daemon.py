@@ -226,3 +226,11 @@ def test_log_lines() -> None:
         "1970-01-01T00:00:00.007Z info lease acquired "
         'lease=10.244.1.0-24 cause="no \\"leader\\" = 7" empty=""'
     )
+
+
+def test_words_of_several_lines_are_one_line() -> None:
+    said = "write rules: line 3 failed\nTry `iptables-restore -h'\r\n"
+    record = logging.makeLogRecord({"msg": said, "levelname": "ERROR", "created": 0, "msecs": 0})
+    assert logs.Formatter().format(record) == (
+        "1970-01-01T00:00:00.000Z error write rules: line 3 failed | Try `iptables-restore -h'"
+    )

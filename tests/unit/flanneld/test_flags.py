@@ -122,7 +122,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("argv", "words"),
         [
-            (["--subnet-lease-renew-margin=0"], "between 1 and 1439"),
+            (["--subnet-lease-renew-margin=0"], "renew-margin option, out of acceptable range"),
             (["--subnet-lease-renew-margin=1440"], "between 1 and 1439"),
             (["--healthz-port=70000"], "between 0 and 65535"),
             (["--iptables-resync=0"], "between 1 and"),
