@@ -112,9 +112,10 @@ static bool send_request(int fd, const int *descriptors, int count) {
     union { char bytes[CMSG_SPACE(3 * sizeof(int))]; struct cmsghdr align; } control = {0};
     struct iovec whole = {request, size};
     struct msghdr message = {.msg_iov = &whole, .msg_iovlen = 1, .msg_control = &control,
-                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+                             .msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof(int))};
     struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET, rights->cmsg_type = SCM_RIGHTS, rights->cmsg_len = CMSG_LEN(count * sizeof(int));
+    rights->cmsg_level = SOL_SOCKET, rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int));
     memcpy(CMSG_DATA(rights), descriptors, count * sizeof(int));
     ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     for (size_t done = sent; sent > 0 && done < size; done += sent)
@@ -188,9 +189,8 @@ int main(int argc, char **argv) {
     struct sigaction note = {.sa_handler = note_interrupt}; // without SA_RESTART
     int spare, stdin_copy = -1;
     while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare < 3) continue; // for closed streams
-    close(spare);
+    close(spare), sigprocmask(SIG_BLOCK, NULL, &callers_mask);
     sigemptyset(&note.sa_mask), sigaddset(&note.sa_mask, SIGTERM), sigaddset(&note.sa_mask, SIGINT);
-    sigprocmask(SIG_BLOCK, NULL, &callers_mask);
     if (is_served(verb, name) && (stdin_copy = copy_of_stdin()) >= 0) {
         sigprocmask(SIG_BLOCK, &note.sa_mask, NULL); // they come while we wait, and only then
         sigaction(SIGTERM, &note, NULL), sigaction(SIGINT, &note, NULL);
