@@ -171,14 +171,17 @@ def list_attrs(buffer: bytes, start: int = 0) -> list[tuple[int, bytes]]:
     """Decode attributes in order, repeated ones included. Types come without their flags."""
     attrs = []
     end = len(buffer)
-    while start < end:
-        if end - start < _ATTR.size:
-            raise ValueError(f"netlink attribute header cut short: {end - start} bytes")
-        length, kind = _ATTR.unpack_from(buffer, start)
-        if not _ATTR.size <= length <= end - start:
-            raise ValueError(f"netlink attribute length {length} with {end - start} bytes left")
-        attrs.append((kind & NLA_TYPE_MASK, buffer[start + _ATTR.size : start + length]))
-        start += (length + 3) & ~3
+    header, size = _ATTR.unpack_from, _ATTR.size
+    try:
+        while start < end:
+            length, kind = header(buffer, start)
+            stop = start + length
+            if length < size or stop > end:
+                raise ValueError(f"netlink attribute length {length} with {end - start} bytes left")
+            attrs.append((kind & NLA_TYPE_MASK, buffer[start + size : stop]))
+            start += (length + 3) & ~3
+    except struct.error:
+        raise ValueError(f"netlink attribute header cut short: {end - start} bytes") from None
     return attrs
 
 

@@ -34,7 +34,7 @@ static const volatile char folder[sizeof TAG + 1024] = TAG "..";
 
 struct header { char magic[4]; uint32_t version, strings; };
 struct greeting { char magic[4]; uint32_t version; char call[56]; };
-struct reply { uint32_t status, stdout, stderr; };
+struct reply { uint32_t status, output, notes; };
 
 static char request[1 << 20]; // the header, then strings: our name, and the environment
 static size_t size = sizeof(struct header);
@@ -112,9 +112,10 @@ static bool send_request(int fd, const int *descriptors, int count) {
     union { char bytes[CMSG_SPACE(3 * sizeof(int))]; struct cmsghdr align; } control = {0};
     struct iovec whole = {request, size};
     struct msghdr message = {.msg_iov = &whole, .msg_iovlen = 1, .msg_control = &control,
-                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+                             .msg_controllen = (socklen_t)CMSG_SPACE(count * sizeof(int))};
     struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    *rights = (struct cmsghdr){CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+    rights->cmsg_level = SOL_SOCKET, rights->cmsg_type = SCM_RIGHTS;
+    rights->cmsg_len = (socklen_t)CMSG_LEN(count * sizeof(int));
     memcpy(CMSG_DATA(rights), descriptors, count * sizeof(int));
     ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     for (size_t done = sent; sent > 0 && done < size; done += sent)
@@ -154,11 +155,11 @@ static void ask(const char *verb, const char *netns, int stdin_copy) {
     int64_t deadline = now_ms() + ANSWER_MS;
     while ((whole = receive(fd, &reply, sizeof reply, deadline)) && reply.status == STILL_THERE)
         send(fd, "", 1, MSG_NOSIGNAL); // the server asked whether we still wait
-    size_t length = (size_t)reply.stdout + reply.stderr;
+    size_t length = (size_t)reply.output + reply.notes;
     char *output = whole ? malloc(length + 1) : NULL;
     if (!output || !receive(fd, output, length, deadline)) return;
-    write_all(2, output + reply.stdout, reply.stderr);
-    if (write_all(1, output, reply.stdout)) _exit(reply.status);
+    write_all(2, output + reply.output, reply.notes);
+    if (write_all(1, output, reply.output)) _exit(reply.status);
     dprintf(2, "error writing to stdout: errno %d\n", errno), _exit(1);
 }
 
@@ -188,9 +189,8 @@ int main(int argc, char **argv) {
     struct sigaction note = {.sa_handler = note_interrupt}; // without SA_RESTART
     int spare, stdin_copy = -1;
     while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare < 3) continue; // for closed streams
-    close(spare);
+    close(spare), sigprocmask(SIG_BLOCK, NULL, &callers_mask);
     sigemptyset(&note.sa_mask), sigaddset(&note.sa_mask, SIGTERM), sigaddset(&note.sa_mask, SIGINT);
-    sigprocmask(SIG_BLOCK, NULL, &callers_mask);
     if (is_served(verb, name) && (stdin_copy = copy_of_stdin()) >= 0) {
         sigprocmask(SIG_BLOCK, &note.sa_mask, NULL); // they come while we wait, and only then
         sigaction(SIGTERM, &note, NULL), sigaction(SIGINT, &note, NULL);

@@ -26,10 +26,11 @@ def test_it_fits_one_sitting() -> None:
     assert len(SOURCE.read_text().splitlines()) <= LONGEST
 
 
-def test_the_compiler_is_content(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
+@pytest.mark.parametrize("name", ["cc", "musl-gcc"])
+def test_the_compiler_is_content(name: str, tmp_path: Path) -> None:
+    compiler = shutil.which(name)
     if compiler is None:
-        pytest.skip("no C compiler")
+        pytest.skip(f"no {name}")
     command = [compiler, *STRICT, "-static", "-o", str(tmp_path / "launcher"), str(SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
