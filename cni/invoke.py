@@ -115,6 +115,8 @@ class Foreign:
 
 def _run(command: str, plugin: str, executable: str, args: Args) -> bytes:
     """Run one verb of a delegate; return its stdout, or raise its error."""
+    if args.resident is not None:
+        args.resident.step_aside()
     try:
         done = process.run(
             [executable],

@@ -92,6 +92,9 @@ if TYPE_CHECKING:
         def confirm_caller(self) -> None:
             """CNIError 11 unless the caller says that it waits."""
 
+        def step_aside(self) -> None:
+            """Let other calls go on: what comes now may take long."""
+
         def delete_link(self, index: int, removals: Sequence[Any]) -> None:
             """Delete a link of the host, after these netlink requests; what is gone is fine."""
 

@@ -125,6 +125,7 @@ def load(
                 raise _missing(path) from None
             if resident is not None:
                 resident.require_caller()
+                resident.step_aside()
             time.sleep(min(_STEP_S, left))  # noqa: TID251 - inotify would need ctypes; rare
         except OSError as error:
             cause = os.strerror(error.errno or 0).lower()

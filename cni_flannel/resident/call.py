@@ -2,11 +2,12 @@
 
 A call runs here as it would in a process of its own; what it writes to stderr is collected.  A
 connection that is not answered is not lost: its launcher does the work itself.
-Imports: os, struct, time, cni.native, the parts of this package, the plugins.
+Imports: _thread, os, struct, time, cni.native, the parts of this package, the plugins.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import struct
 import time
@@ -19,6 +20,7 @@ from cni_flannel.bridge import plugin as bridge
 from cni_flannel.resident import protocol
 from cni_flannel.resident.orphans import Attachments
 from cni_flannel.resident.protocol import Refused
+from cni_flannel.resident.turn import Turn
 from ipam import plugin as host_local
 
 TYPE_CHECKING = False
@@ -45,14 +47,15 @@ _UCRED = struct.Struct("=iII")  # pid, uid, gid
 class Lent:
     """What this process lends to one call: see `cni.types.Resident`."""
 
-    __slots__ = ("_deleter", "_socket", "connection", "limit_s", "netns_file")
+    __slots__ = ("_deleter", "_socket", "_turn", "connection", "limit_s", "netns_file")
 
-    def __init__(self, netns: int, connection: socket.socket, deleter: Deleter) -> None:
+    def __init__(self, netns: int, connection: socket.socket, deleter: Deleter, turn: Turn) -> None:
         self.netns_file = f"/proc/self/fd/{netns}" if netns >= 0 else ""
         self.connection = connection.fileno()
         self.limit_s = LIMIT_S
         self._socket = connection
         self._deleter = deleter
+        self._turn = turn
 
     def require_caller(self) -> None:
         """CNIError 11 if the launcher has given up."""
@@ -61,12 +64,24 @@ class Lent:
 
     def confirm_caller(self) -> None:
         """CNIError 11 unless the launcher says that it waits."""
-        if protocol.has_hung_up(self.connection) or not protocol.confirms(self._socket):
-            raise _given_up()
+        self._turn.give()
+        try:
+            if protocol.has_hung_up(self.connection) or not protocol.confirms(self._socket):
+                raise _given_up()
+        finally:
+            self._turn.take()
+
+    def step_aside(self) -> None:
+        """Let other calls go on: this one waits for something that may take long."""
+        self._turn.give()
 
     def delete_link(self, index: int, removals: Sequence[Message]) -> None:
         """Delete together with what others delete at this moment."""
-        self._deleter.delete(index, removals)
+        self._turn.give()
+        try:
+            self._deleter.delete(index, removals)
+        finally:
+            self._turn.take()
 
 
 class Service:
@@ -75,12 +90,13 @@ class Service:
     ``log`` gets a line for each call that is served, before its launcher can know the answer.
     """
 
-    __slots__ = ("_attachments", "_deleter", "_log")
+    __slots__ = ("_attachments", "_deleter", "_log", "_turns")
 
     def __init__(self, deleter: Deleter, log: Callable[[str], None] | None = None) -> None:
         self._deleter = deleter
         self._log = log
         self._attachments = Attachments()
+        self._turns = _thread.allocate_lock()
 
     def serve(self, connection: socket.socket) -> None:
         """Serve one connection.  Refused if it gets no answer; OSError if it ends early."""
@@ -98,8 +114,9 @@ class Service:
         protocol.reply(connection, *answer)
 
     def _run(self, request: Request, connection: socket.socket) -> tuple[int, bytes, bytes]:
-        start = time.monotonic()
-        answer = run(request, Lent(request.netns, connection, self._deleter))
+        with Turn(self._turns) as turn:
+            start = time.monotonic()
+            answer = run(request, Lent(request.netns, connection, self._deleter, turn))
         if self._log is not None:
             self._log(_line(request, answer[0], time.monotonic() - start))
         return answer

@@ -333,6 +333,9 @@ class GivenUp:
     def confirm_caller(self) -> None:
         raise NotImplementedError
 
+    def step_aside(self) -> None:
+        raise NotImplementedError
+
     def delete_link(self, index: int, removals: Any) -> None:
         raise NotImplementedError
 

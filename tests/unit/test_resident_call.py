@@ -19,6 +19,7 @@ from cni_flannel.bridge.steps_call import CallerWaits
 from cni_flannel.resident import call as resident_call
 from cni_flannel.resident import protocol
 from cni_flannel.resident.call import Lent
+from cni_flannel.resident.turn import Turn
 from ipam import plugin as host_local
 from ipam import subnet_env
 from netlink import rtnl
@@ -53,7 +54,8 @@ class Caller:
     def __init__(self) -> None:
         self.launcher, self.server = socket.socketpair()
         self.deleter = NoDeleter()
-        self.lent = Lent(-1, self.server, self.deleter)  # type: ignore[arg-type]
+        self.turn = Turn(threading.Lock())
+        self.lent = Lent(-1, self.server, self.deleter, self.turn)  # type: ignore[arg-type]
 
     def hang_up(self) -> None:
         self.launcher.shutdown(socket.SHUT_WR)
@@ -226,7 +228,7 @@ def test_links_are_deleted_by_the_process(caller: Caller) -> None:
 
 def test_the_namespace_is_the_one_that_was_opened(caller: Caller) -> None:
     fd = os.open("/proc/self/ns/net", os.O_PATH)
-    lent = Lent(fd, caller.server, caller.deleter)  # type: ignore[arg-type]
+    lent = Lent(fd, caller.server, caller.deleter, caller.turn)  # type: ignore[arg-type]
     assert os.path.samestat(os.stat(lent.netns_file), os.stat("/proc/self/ns/net"))
     os.close(fd)
     assert caller.lent.netns_file == ""
