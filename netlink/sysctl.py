@@ -32,17 +32,17 @@ def write(path: str, value: str | int) -> bool:
     interfaces'), so it is read first.
     """
     wanted = str(value)
-    present = read(path)
-    if present is None:
-        return False
-    if present == wanted:
-        return True
     try:
-        fd = os.open(_ROOT + path, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(_ROOT + path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
+    except OSError:
+        if read(path) == wanted:
+            return True
+        raise
     try:
-        os.write(fd, wanted.encode())
+        if os.pread(fd, 4096, 0).decode().rstrip("\n") != wanted:
+            os.pwrite(fd, wanted.encode(), 0)
     finally:
         os.close(fd)
     return True

@@ -59,8 +59,8 @@ class AwaitPort(Step):
 
     When both ends are up the kernel hands the carrier to the bridge in a worker of its own
     (net/core/link_watch.c), which a busy node keeps waiting.  Since Linux 6.8 asking for a link
-    does that work first (``rtnl_getlink``), so that one look is enough; the second one is the
-    bridge's, whose carrier comes with its first port.
+    does that work first (``rtnl_getlink``), so that one look is enough.  The bridge is looked at
+    too, if it had no port before: its carrier comes with the first.
     """
 
     __slots__ = ("bridge", "name")
@@ -90,10 +90,12 @@ class AwaitPort(Step):
             events.close()
 
     def _is_ready(self, ends: Ends) -> bool:
-        asked = rtnl.get_link(self.name), rtnl.get_link(self.bridge.index)
+        asked = [rtnl.get_link(self.name)]
+        if not self.bridge.is_running:
+            asked.append(rtnl.get_link(self.bridge.index))
         answers = [answer for answer in ends.host.execute(*asked) if answer is not None]
-        port, bridge = map(rtnl.Link.decode, answers)
-        return carries(port, bridge)
+        port, *bridge = map(rtnl.Link.decode, answers)
+        return carries(port, *(bridge or [self.bridge]))
 
     def undo(self, ends: Ends) -> None:
         """Nothing was changed."""
