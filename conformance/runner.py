@@ -164,7 +164,9 @@ def run_all(runner: Runner, instances: list[Instance], jobs: int) -> Iterator[Ve
         except BaseException:
             for future in futures:
                 future.cancel()
-            runner.abandon()  # or a Ctrl-C would wait for every call that is under way
+            runner.abandon()  # or a Ctrl-C would wait for every call that is under way,
+            while wait(futures, GLANCE_S).not_done:
+                runner.abandon()  # and for the one that a case went on to
             raise
 
 
