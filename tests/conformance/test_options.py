@@ -152,7 +152,9 @@ def test_keep_without_a_terminal_ends(tmp_path: Path) -> None:
 def test_an_interrupt_ends_the_run_and_its_worlds(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     folder = plugin(tmp_path, f"echo $$ >{pid_file}.new; mv {pid_file}.new {pid_file}; sleep 60")
-    words = [*RUN, "--bin-dir", str(folder), "--case", "host-local/result"]
+    # Who runs the tests in the background has it ignored, and so would the tool.
+    words = ["env", "--default-signal=INT", *RUN]
+    words += ["--bin-dir", str(folder), "--case", "host-local/result"]
     run = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not pid_file.exists():
