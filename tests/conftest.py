@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 IN_CI = os.environ.get("CI") == "true"
 
-# Tests of the daemon leave gRPC's threads behind, and tests in namespaces of their own fork: without
-# its handlers the child, which has nothing to do with gRPC, does not wait for those threads.
+# Tests of the daemon leave gRPC's threads behind, and tests in namespaces of their own fork: a
+# child, which has nothing to do with gRPC, must not wait for those threads.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 
 # A two-core machine under load is no reason for a property to fail; its examples decide alone.
