@@ -86,6 +86,7 @@ class EtcdServer:
         """Let it accept connections and answer nobody."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # until the last of its threads has stopped
 
     def thaw(self) -> None:
         assert self.process is not None
