@@ -1,18 +1,21 @@
 """What the kernel tells of changes in a network namespace: multicast groups of rtnetlink(7).
 
 Knows: subscriptions (netlink(7), linux/rtnetlink.h). Must not know: what a message means
-(``rtnl``). A reader here may wait, unlike one of ``handle``. Imports cni.native.
+(``rtnl``). A reader here may wait, unlike one of ``handle``. Imports errno, time, cni.native.
 """
 
 from __future__ import annotations
 
 import errno
+import time
 
 from netlink import netns, nlmsg
 from netlink.handle import BUFFER, SOL_NETLINK, open_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from netlink.nlmsg import Message
 
 RTMGRP_LINK = 0x1
@@ -58,6 +61,15 @@ class Events:
             if error.errno != errno.ENOBUFS:
                 raise
             return True
+
+    def until(self, holds: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until something holds, looked at now and after each change; False if not in time."""
+        deadline = time.monotonic() + timeout_s
+        while not holds():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.stirred(left):
+                return False
+        return True
 
     def fileno(self) -> int:
         """Descriptor, for poll(2)."""

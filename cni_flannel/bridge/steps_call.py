@@ -29,6 +29,3 @@ class CallerWaits(Step):
 
     def apply(self, ends: Ends) -> None:  # noqa: ARG002 - it is about the caller alone
         self.resident.confirm_caller()
-
-    def undo(self, ends: Ends) -> None:
-        """Nothing was done."""

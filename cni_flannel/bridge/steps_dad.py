@@ -1,11 +1,9 @@
 """The step that waits for duplicate address detection, for configurations with ``enabledad``.
 
-Imports: time, the protocol package, ``kernel``.
+Imports: the protocol package, ``kernel``.
 """
 
 from __future__ import annotations
-
-import time
 
 from cni import errors
 from cni.errors import CNIError
@@ -37,18 +35,16 @@ class DetectDuplicates(Step):
     def apply(self, ends: Ends) -> None:
         index = ends.pod_index(self.ifname)
         events = ends.pod_address_events()
-        deadline = time.monotonic() + TIMEOUT_S
         try:
-            while self._is_any_tentative(ends, index):
-                if not events.stirred(max(deadline - time.monotonic(), 0.001)):
-                    raise CNIError(
-                        errors.KERNEL_REFUSED,
-                        f"link {self.ifname} still has tentative addresses after "
-                        f"{TIMEOUT_S:.0f} seconds",
-                        "leave 'enabledad' out, or see why the link has no carrier",
-                    )
+            ended = events.until(lambda: not self._is_any_tentative(ends, index), TIMEOUT_S)
         finally:
             events.close()
+        if not ended:
+            raise CNIError(
+                errors.KERNEL_REFUSED,
+                f"link {self.ifname} still has tentative addresses after {TIMEOUT_S:.0f} seconds",
+                "leave 'enabledad' out, or see why the link has no carrier",
+            )
 
     def _is_any_tentative(self, ends: Ends, index: int) -> bool:
         found = [a for a in ends.pod.addresses(index, 6) if a.prefix in self.addresses]

@@ -1,12 +1,11 @@
 """Steps on the bridge's port of one attachment: its VLANs, and that it forwards.
 
-Imports: errno, time, ``netlink``.
+Imports: errno, ``netlink``.
 """
 
 from __future__ import annotations
 
 import errno
-import time
 
 from cni_flannel.bridge.steps import VLAN_FILTERING, Step
 from netlink import link, rtnl
@@ -76,18 +75,17 @@ class AwaitPort(Step):
     def apply(self, ends: Ends) -> None:
         if self._is_ready(ends):
             return
-        deadline = time.monotonic() + PORT_TIMEOUT_S
         events = ends.host_link_events()
         try:
-            while not self._is_ready(ends):
-                if not events.stirred(max(deadline - time.monotonic(), 0.001)):
-                    raise NetlinkError(
-                        errno.ETIMEDOUT,
-                        f"port {self.name} of {self.bridge.name} does not forward after "
-                        f"{PORT_TIMEOUT_S:.0f} seconds",
-                    )
+            came = events.until(lambda: self._is_ready(ends), PORT_TIMEOUT_S)
         finally:
             events.close()
+        if not came:
+            raise NetlinkError(
+                errno.ETIMEDOUT,
+                f"port {self.name} of {self.bridge.name} does not forward after "
+                f"{PORT_TIMEOUT_S:.0f} seconds",
+            )
 
     def _is_ready(self, ends: Ends) -> bool:
         asked = [rtnl.get_link(self.name)]
@@ -96,9 +94,6 @@ class AwaitPort(Step):
         answers = [answer for answer in ends.host.execute(*asked) if answer is not None]
         port, *bridge = map(rtnl.Link.decode, answers)
         return carries(port, *(bridge or [self.bridge]))
-
-    def undo(self, ends: Ends) -> None:
-        """Nothing was changed."""
 
 
 def carries(port: Link, bridge: Link) -> bool:
