@@ -77,8 +77,7 @@ def _readable(store: Store, errors: list[CNIError]) -> Iterator[Lease]:
         try:
             lease = store.lease(name)
         except OSError as error:
-            named = OSError(error.errno, error.strerror, name)
-            errors.append(io_error("failed to read a lease", store.path, named))
+            errors.append(io_error("failed to read a lease", store.path, error))
             continue
         if lease is not None:
             yield lease

@@ -2,7 +2,7 @@
 
 Opened once per call and passed down.  The pod's handle keeps belonging to the pod's namespace,
 so no step but the writing of switches has to enter it.
-Imports: os, errno, the protocol package, ``kernel``.
+Imports: os, errno, the protocol package, ``netlink``, ``kernel``.
 """
 
 from __future__ import annotations

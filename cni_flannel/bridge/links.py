@@ -3,7 +3,7 @@
 A host veth is ours if its alias spells the attachment out.  What the Go plugin made has no
 alias: there the pod's end proves it, if it is a veth whose peer is a port of our bridge, or bears
 a name such as the Go plugin gives.  Everything else is a stranger's and is left alone.
-Imports: ``kernel``, the protocol package.
+Imports: ``netlink``, the protocol package.
 """
 
 from __future__ import annotations

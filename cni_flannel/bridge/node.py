@@ -2,7 +2,7 @@
 
 ``observe`` asks for single links by name and for one link's addresses; it lists ports and routes
 only in the rare cases that need them.
-Imports: ``kernel``, the protocol package.
+Imports: ``netlink``, the protocol package.
 """
 
 from __future__ import annotations

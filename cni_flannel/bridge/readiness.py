@@ -1,6 +1,6 @@
 """STATUS: would an ADD succeed now?  Asks the kernel for two links; executes nothing of ours.
 
-Imports: the parts of this package, ``kernel``.
+Imports: the parts of this package, the protocol package.
 """
 
 from __future__ import annotations

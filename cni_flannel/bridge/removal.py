@@ -4,7 +4,7 @@ Rules of this file: every part is tried, whatever the others did, but no address
 while the link that has it is there; what is gone already is success; nothing is touched that is
 not proven the attachment's; errors are collected and told together, so that the runtime's retry
 meets exactly what is left.
-Imports: the parts of this package, ``kernel``, ``ipam``.
+Imports: the parts of this package, ``netlink``, ``kernel``, ``ipam``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The step that waits for duplicate address detection, for configurations with ``enabledad``.
 
-Imports: the protocol package, ``kernel``.
+Imports: the protocol package, ``netlink``.
 """
 
 from __future__ import annotations

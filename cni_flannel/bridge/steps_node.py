@@ -1,6 +1,6 @@
 """Steps on the node: the bridge, its address, forwarding.  Shared by all pods, never undone.
 
-Imports: errno, ``kernel``.
+Imports: errno, ``netlink``.
 """
 
 from __future__ import annotations

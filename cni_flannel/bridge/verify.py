@@ -3,7 +3,7 @@
 The result of the chain (``prevResult``) rules: plugins after this one may have changed MACs,
 MTU and routes, and wrote what they did into it.  Everything is compared before anything is
 reported.
-Imports: the parts of this package, ``kernel``, the protocol package.
+Imports: the parts of this package, ``netlink``, ``kernel``, the protocol package.
 """
 
 from __future__ import annotations

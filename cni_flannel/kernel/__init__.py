@@ -1,1 +1,4 @@
-"""The one place that talks to Linux: netlink, network namespaces, sysctls, packet filters."""
+"""Packet filters, and a deletion that another process waits for: what is the plugin's alone.
+
+Links, addresses, namespaces and switches are in ``netlink``, which the daemon uses too.
+"""

@@ -2,7 +2,7 @@
 
 A call runs here as it would in a process of its own; what it writes to stderr is collected.  A
 connection that is not answered is not lost: its launcher does the work itself.
-Imports: _thread, os, struct, time, cni.native, the parts of this package, the plugins.
+Imports: _thread, os, struct, time, cni.native, netlink, the parts of this package, the plugins.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cni_flannel.resident.orphans import Attachments
 from cni_flannel.resident.protocol import Refused
 from cni_flannel.resident.turn import Turn
 from ipam import plugin as host_local
+from netlink import netns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ LIMIT_S = 120.0
 ROOM = 32
 """Descriptors that must be free when a call begins; it needs half of them."""
 
-OWN_NETNS = "/proc/thread-self/ns/net"
 _UCRED = struct.Struct("=iII")  # pid, uid, gid
 
 
@@ -49,8 +49,10 @@ class Lent:
 
     __slots__ = ("_deleter", "_socket", "_turn", "connection", "limit_s", "netns_file")
 
-    def __init__(self, netns: int, connection: socket.socket, deleter: Deleter, turn: Turn) -> None:
-        self.netns_file = f"/proc/self/fd/{netns}" if netns >= 0 else ""
+    def __init__(
+        self, netns_fd: int, connection: socket.socket, deleter: Deleter, turn: Turn
+    ) -> None:
+        self.netns_file = f"/proc/self/fd/{netns_fd}" if netns_fd >= 0 else ""
         self.connection = connection.fileno()
         self.limit_s = LIMIT_S
         self._socket = connection
@@ -64,12 +66,9 @@ class Lent:
 
     def confirm_caller(self) -> None:
         """CNIError 11 unless the launcher says that it waits."""
-        self._turn.give()
-        try:
-            if protocol.has_hung_up(self.connection) or not protocol.confirms(self._socket):
-                raise _given_up()
-        finally:
-            self._turn.take()
+        self.require_caller()
+        if not self._turn.without(lambda: protocol.confirms(self._socket)):
+            raise _given_up()
 
     def step_aside(self) -> None:
         """Let other calls go on: this one waits for something that may take long."""
@@ -77,11 +76,7 @@ class Lent:
 
     def delete_link(self, index: int, removals: Sequence[Message]) -> None:
         """Delete together with what others delete at this moment."""
-        self._turn.give()
-        try:
-            self._deleter.delete(index, removals)
-        finally:
-            self._turn.take()
+        self._turn.without(lambda: self._deleter.delete(index, removals))
 
 
 class Service:
@@ -177,6 +172,5 @@ def _require_room(newest: int) -> None:
 
 def _require_same_network(request: Request) -> None:
     """Refuse who is in another network than we are: it asks for changes in its own."""
-    theirs, ours = os.fstat(request.caller_netns), os.stat(OWN_NETNS)
-    if (theirs.st_dev, theirs.st_ino) != (ours.st_dev, ours.st_ino):
+    if not netns.is_own(request.caller_netns):
         raise Refused("the caller is in another network namespace than this process")

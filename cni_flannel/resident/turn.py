@@ -13,8 +13,11 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _thread
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeVar
+
+    T = TypeVar("T")
 
 PATIENCE_S = 0.2
 
@@ -44,6 +47,14 @@ class Turn:
         """Wait for the turn, but not for ever."""
         if not self._held:
             self._held = self._turns.acquire(timeout=PATIENCE_S)
+
+    def without(self, wait: Callable[[], T]) -> T:
+        """Wait for somebody else while another call goes on; what that gave."""
+        self.give()
+        try:
+            return wait()
+        finally:
+            self.take()
 
     def give(self) -> None:
         """Let another call go on, if this one has the turn."""
