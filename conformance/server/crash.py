@@ -9,7 +9,6 @@ long as it may, does the call itself, and what the process does when it goes on 
 from __future__ import annotations
 
 import signal
-import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 from conformance.server import struck
@@ -62,13 +61,7 @@ def spread_over(places: list[Place], number: int) -> list[Place]:
 def try_strike(site: Site, strike: Strike) -> Tally:
     """Strike once; what was wrong."""
     counts = {f"{strike.signal}s tried": 1}
-    try:
-        problems = _try_strike(site, strike, counts)
-    except subprocess.TimeoutExpired as error:
-        problems = [f"no end after {error.timeout:g} s"]
-    if problems:
-        site.resident.kill()
-        site.restart()
+    problems = site.bounded(lambda: _try_strike(site, strike, counts))
     where = f"{site.kind} {strike.victim}, {strike.signal} at {strike.place}"
     return Tally(counts, [f"{where}: {problem}" for problem in problems])
 

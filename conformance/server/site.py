@@ -51,6 +51,11 @@ class Site(Scene):
             self.resident.start()
         super().restart()
 
+    def recover(self) -> None:
+        """Make everything as new, the resident process too."""
+        self.resident.kill()
+        super().recover()
+
     def judge_add(self, done: Outcome) -> list[str]:
         """Say what is wrong with the answer of an ADD, or with what it says."""
         problems = complaints(done, document=True)

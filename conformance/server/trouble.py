@@ -165,19 +165,17 @@ REFUSED = ("the disk is full",)
 def try_trouble(site: Site, name: str) -> Tally:
     """Bring one trouble about; what was wrong during it and afterwards."""
     site.begin()
-    problems: list[str] = []
-    try:
-        with TROUBLES[name](site):
-            problems += _refused(site) if name in REFUSED else site.judge_life()
-            site.resident.forget()
-        site.settle()
-        problems += [f"afterwards: {line}" for line in [*site.left(), *site.judge_life()]]
-    except subprocess.TimeoutExpired as error:
-        problems.append(f"no end after {error.timeout:g} s")
-    if problems:
-        site.resident.kill()
-        site.restart()
+    problems = site.bounded(lambda: _try_trouble(site, name))
     return Tally({"troubles": 1}, [f"{name}: {problem}" for problem in problems])
+
+
+def _try_trouble(site: Site, name: str) -> Iterator[str]:
+    with TROUBLES[name](site):
+        yield from _refused(site) if name in REFUSED else site.judge_life()
+        site.resident.forget()
+    site.settle()
+    for line in [*site.left(), *site.judge_life()]:
+        yield f"afterwards: {line}"
 
 
 def _refused(site: Site) -> list[str]:

@@ -17,7 +17,7 @@ from conformance.stress.verdict import brief
 from conformance.world import World, WorldError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from conformance.world import Outcome
@@ -124,15 +124,21 @@ class Scene:
             timeout=self.deadline_s,
         )
 
-    def bounded(self, trial: Callable[[], list[str]]) -> list[str]:
-        """Give the problems of a trial; no end is one. After any, everything is made as new."""
+    def bounded(self, trial: Callable[[], Iterable[str]]) -> list[str]:
+        """Give the problems of a trial; no end is one more. After any, the scene recovers."""
+        problems: list[str] = []
         try:
-            problems = trial()
+            for problem in trial():
+                problems.append(problem)  # noqa: PERF402 - those before a time-out count
         except subprocess.TimeoutExpired as error:
-            problems = [f"no end after {error.timeout:g} s"]
+            problems.append(f"no end after {error.timeout:g} s")
         if problems:
-            self.restart()
+            self.recover()
         return problems
+
+    def recover(self) -> None:
+        """Make everything as new after something went wrong."""
+        self.restart()
 
     def left(self) -> list[str]:
         """Tell what the attachment has left, and what was taken away with it."""

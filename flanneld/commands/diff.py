@@ -32,8 +32,7 @@ async def run(argv: list[str]) -> int:
 def lines(seen: View) -> list[str]:
     """Spell all differences, devices first."""
     return [
-        *map(str, seen.difference.devices),
-        *map(str, seen.difference.entries),
+        *map(str, seen.difference.changes),
         *(f"? {problem}" for problem in seen.difference.problems),
         *(f"? rules: {fault}" for fault in seen.rules),
     ]

@@ -92,13 +92,9 @@ def document(seen: View, peers: Iterable[PeerPath]) -> dict[str, Any]:
             for peer in peers
         ],
         "rules": [*seen.rules],
-        "differences": [str(change) for change in _changes(seen)],
+        "differences": [str(change) for change in seen.difference.changes],
         "obstacles": [*seen.difference.problems],
     }
-
-
-def _changes(seen: View) -> tuple[object, ...]:
-    return (*seen.difference.devices, *seen.difference.entries)
 
 
 def _text(value: object) -> str | None:
@@ -126,9 +122,9 @@ def table(seen: View, peers: Sequence[PeerPath]) -> Iterator[str]:
     if complaints:
         yield ""
         yield from complaints
-    if _changes(seen):
+    if seen.difference.changes:
         yield ""
-        yield f"{len(_changes(seen))} differences: flanneld diff lists them"
+        yield f"{len(seen.difference.changes)} differences: flanneld diff lists them"
 
 
 def _node(seen: View) -> Iterator[str]:

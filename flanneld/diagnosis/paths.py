@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from flanneld.desired import AnyAddress, AnyNetwork, Forward, Neighbour, Route
     from flanneld.diagnosis.node import View
-    from flanneld.kernel.difference import Change
 
 Part = Literal["ok", "missing", "wrong", "-"]
 """``-``: the path has no such part."""
@@ -54,10 +53,9 @@ class Judge:
         """Take the comparison apart."""
         self._links = view.present.links
         self._foreign = view.difference.foreign
-        changes: Iterable[Change] = (*view.difference.devices, *view.difference.entries)
         self._parts = {
             change.value: _OF_ACTION[change.action]
-            for change in changes
+            for change in view.difference.changes
             if change.action != "remove"
         }
 

@@ -58,6 +58,11 @@ class Difference:
     problems: tuple[str, ...] = ()
     foreign: frozenset[str] = frozenset()
 
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """All changes, devices' first."""
+        return (*self.devices, *self.entries)
+
     def __bool__(self) -> bool:
         return bool(self.devices or self.entries or self.problems)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.budget.mounts import in_private, without_systemd
+
 pytestmark = [pytest.mark.frozen, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -176,22 +178,7 @@ def built() -> Path:
 
 
 def install_resident(source: Path, target: Path) -> str:
-    """Install where no systemd runs: in a mount namespace with an empty /run."""
-    script = 'mount -t tmpfs none /run && exec "$@"'
-    return in_private(script, INSTALL, "--resident", source, target)
-
-
-def in_private(script: str, *command: str | Path) -> str:
-    if os.geteuid() != 0:
-        pytest.skip("needs root to hide /run and /etc")
-    done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, "sh", *command],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return without_systemd(INSTALL, "--resident", source, target)
 
 
 def test_launchers_know_where_the_pair_is(built: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.budget.mounts import without_systemd
+
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,16 +19,7 @@ INSTALL = ROOT / "packaging" / "install-flanneld.sh"
 
 
 def install(source: Path, target: Path) -> str:
-    """Install in a mount namespace without systemd, so that the real one is not touched."""
-    inside = f"mount -t tmpfs none /run && exec {INSTALL} {source} {target}"
-    done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "bash", "-ec", inside],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return without_systemd(INSTALL, source, target)
 
 
 def refused(source: Path, target: Path) -> str:

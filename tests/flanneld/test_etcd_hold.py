@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -16,13 +16,42 @@ from flanneld.subnet.manager import Revoked, StoreError
 from tests.flanneld.stores import PATIENCE_S, attributes, follow, store, until, value, watching
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from flanneld.lease import Lease
+    from flanneld.subnet.etcd import Etcd
     from flanneld.subnet.records import Entry
     from tests.flanneld.etcdserver import EtcdServer
 
 
+class Held(NamedTuple):
+    """A store, its lease, what it tells of all leases, and the task that holds the lease."""
+
+    manager: Etcd
+    lease: Lease
+    snapshots: asyncio.Queue[dict[str, Lease]]
+    holding: asyncio.Task[None]
+
+
 def ignore(_: Lease) -> None:
     """What a renewal gives is of no interest."""
+
+
+@contextlib.asynccontextmanager
+async def held(etcd: EtcdServer) -> AsyncIterator[Held]:
+    """A lease that is held while all leases are watched, as the daemon does both."""
+    async with store(etcd) as manager:
+        lease = await manager.acquire(attributes(), None)
+        snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
+        tasks = [
+            asyncio.create_task(follow(manager, snapshots)),
+            asyncio.create_task(manager.hold(lease, ignore)),
+        ]
+        try:
+            yield Held(manager, lease, snapshots, tasks[1])
+        finally:
+            for task in tasks:
+                task.cancel()
 
 
 @pytest.mark.parametrize("how", ["deleted", "taken", "expired", "unreadable"])
@@ -30,11 +59,7 @@ def test_a_lost_lease_ends_it(etcd: EtcdServer, how: str) -> None:
     etcd.configure()
 
     async def body() -> None:
-        async with store(etcd) as manager:
-            lease = await manager.acquire(attributes(), None)
-            snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
-            following = asyncio.create_task(follow(manager, snapshots))
-            holding = asyncio.create_task(manager.hold(lease, ignore))
+        async with held(etcd) as (_, lease, snapshots, holding):
             await snapshots.get()
             key = f"subnets/{lease.key}"
             if how == "deleted":
@@ -50,7 +75,6 @@ def test_a_lost_lease_ends_it(etcd: EtcdServer, how: str) -> None:
             with pytest.raises(Revoked, match=lease.key):
                 async with asyncio.timeout(PATIENCE_S):
                     await holding
-            following.cancel()
 
     asyncio.run(body())
 
@@ -109,11 +133,7 @@ def test_a_write_whose_answer_is_lost_is_no_loss_of_the_lease(
         raise StoreError("no answer")
 
     async def body() -> None:
-        async with store(etcd) as manager:
-            lease = await manager.acquire(attributes(), None)
-            snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
-            following = asyncio.create_task(follow(manager, snapshots))
-            holding = asyncio.create_task(manager.hold(lease, ignore))
+        async with held(etcd) as (manager, lease, snapshots, holding):
             with monkeypatch.context() as patched:
                 patched.setattr(Keyspace, "replace", and_lose_the_answer)
                 with pytest.raises(StoreError, match="no answer"):
@@ -124,8 +144,6 @@ def test_a_write_whose_answer_is_lost_is_no_loss_of_the_lease(
             moved = await manager.publish(replace(lease, expires=0.0), attributes(7))
             assert moved == replace(lease, attributes=attributes(7))
             assert not holding.done()
-            for task in (following, holding):
-                task.cancel()
 
     asyncio.run(body())
 
@@ -134,11 +152,7 @@ def test_a_new_address_is_published_under_the_same_lease(etcd: EtcdServer) -> No
     etcd.configure()
 
     async def body() -> None:
-        async with store(etcd) as manager:
-            lease = await manager.acquire(attributes(), None)
-            snapshots: asyncio.Queue[dict[str, Lease]] = asyncio.Queue()
-            following = asyncio.create_task(follow(manager, snapshots))
-            holding = asyncio.create_task(manager.hold(lease, ignore))
+        async with held(etcd) as (manager, lease, snapshots, holding):
             number = etcd.record(f"subnets/{lease.key}")["lease"]
             moved = await manager.publish(lease, attributes(7))
             assert etcd.leases() == {lease.key: value(7)}
@@ -154,8 +168,6 @@ def test_a_new_address_is_published_under_the_same_lease(etcd: EtcdServer) -> No
                 async with asyncio.timeout(0.5):
                     await asyncio.shield(holding)
             assert not holding.done()
-            for task in (following, holding):
-                task.cancel()
 
     asyncio.run(body())
 
