@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 from flanneld.rules import texts
-from flanneld.rules.ownership import Rule, part
+from flanneld.rules.ownership import Rule, compared, part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,12 +122,7 @@ def faults(
             sentences.append(f"chain {chain.name} should not be there")
         elif there.hooked != hooked:
             sentences.append(f"chain {chain.name} is {there.hooked}, not {hooked}")
-        sentences += [f"chain {chain.name} lacks: {rule}" for rule in rules if rule not in own]
-        sentences += [
-            f"chain {chain.name} should not have: {rule}" for rule in own if rule not in rules
-        ]
-        if set(own) == set(rules) and own != list(rules):
-            sentences.append(f"chain {chain.name} has its rules in another order, or twice")
+        sentences += compared(f"chain {chain.name}", own, rules)
     return sentences
 
 

@@ -7,8 +7,10 @@ daemon's do.  Each looks at its own rules, and keeps the other's behind them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
+
+from flanneld.desired import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,8 +51,13 @@ def _is_of_another(named: Iterable[AnyNetwork], ours: Sequence[AnyNetwork]) -> b
 
 
 def _overlap(one: AnyNetwork, other: AnyNetwork) -> bool:
-    if isinstance(one, IPv4Network) and isinstance(other, IPv4Network):
-        return one.overlaps(other)
-    if isinstance(one, IPv6Network) and isinstance(other, IPv6Network):
-        return one.overlaps(other)
-    return False
+    return is_inside(one, (other,)) or is_inside(other, (one,))
+
+
+def compared(where: str, own: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Say how our rules of a chain differ from those it should have, one sentence each."""
+    sentences = [f"{where} lacks: {rule}" for rule in wanted if rule not in own]
+    sentences += [f"{where} should not have: {rule}" for rule in own if rule not in wanted]
+    if not sentences and list(own) != list(wanted):
+        sentences.append(f"{where} has its rules in another order, or twice")
+    return sentences

@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from flanneld.rules import texts
-from flanneld.rules.ownership import Rule, part
+from flanneld.rules.ownership import Rule, compared, part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -87,10 +87,7 @@ def faults(
         return [f"{where} should not be there"] if found.exists else []
     if not found.exists:
         return [f"{where} is missing"]
-    sentences = [f"{where} lacks: {rule}" for rule in wanted if rule not in own]
-    sentences += [f"{where} should not have: {rule}" for rule in own if rule not in wanted]
-    if not sentences and own != list(wanted):
-        sentences.append(f"{where} has its rules in another order, or twice")
+    sentences = compared(where, own, wanted)
     if found.jumps != (chain.jump,):
         listed = "; ".join(found.jumps) or "none"
         sentences.append(f"{where} should be reached by one rule of {chain.base}, not: {listed}")
