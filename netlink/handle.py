@@ -180,13 +180,13 @@ class Handle:
                 )
             return nlmsg.unpack(data)
 
-    def get_link(self, link: int | str) -> rtnl.Link | None:
-        """Read one link by ifindex or name; None when there is none."""
+    def get_link(self, link: int | str, nsid: int | None = None) -> rtnl.Link | None:
+        """Read one link by ifindex or name, in the namespace ``nsid``; None when there is none."""
         try:
-            (answer,) = self.execute(rtnl.get_link(link))
+            (answer,) = self.execute(rtnl.get_link(link, nsid))
         except NetlinkError as error:
-            if error.errno == errno.ENODEV:
-                return None
+            if error.errno == errno.ENODEV or (nsid is not None and error.errno == errno.EINVAL):
+                return None  # EINVAL: no namespace has that id any more
             raise
         return None if answer is None else rtnl.Link.decode(answer)
 

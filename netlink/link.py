@@ -42,6 +42,7 @@ IFLA_IFALIAS = 20
 IFLA_GROUP = 27
 IFLA_EXT_MASK = 29
 IFLA_LINK_NETNSID = 37
+IFLA_TARGET_NETNSID = 46
 
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
@@ -176,9 +177,14 @@ def group_of(message: Message) -> int:
     return to_int(parse_attrs(message.body, IFINFO.size).get(IFLA_GROUP))
 
 
-def get_link(link: int | str) -> Message:
-    """Ask for one link, without its counters. Alternative names count as names."""
+def get_link(link: int | str, nsid: int | None = None) -> Message:
+    """Ask for one link, without its counters. Alternative names count as names.
+
+    ``nsid`` is the id by which this namespace knows the link's, if that is another one.
+    """
     index, attrs = which(link)
+    if nsid is not None:
+        attrs += attr(IFLA_TARGET_NETNSID, nsid)
     body = IFINFO.pack(0, 0, index, 0, 0) + attrs + _NO_STATS
     return Message(RTM_GETLINK, nlmsg.NLM_F_REQUEST, body)
 

@@ -12,7 +12,7 @@ from cni.errors import ADDRESS_TAKEN, KERNEL_REFUSED, CNIError, Interrupted
 from cni_flannel.bridge import layer3 as l3
 from cni_flannel.bridge import links, node, plan, steps
 from cni_flannel.bridge.conf import HOST_LOCAL
-from cni_flannel.bridge.ends import Ends, mac_of_call, random_mac
+from cni_flannel.bridge.ends import Ends, mac_of_call, port_mac, random_mac
 from cni_flannel.bridge.steps_rules import CheckSourceMAC, Masquerade
 
 TYPE_CHECKING = False
@@ -125,8 +125,9 @@ def _release(args: Args, ipam: Plugin | None) -> None:
 
 def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3) -> dict[str, Any]:
     """Make the attachment.  Its result is ready before: nothing can fail after the last step."""
+    plan.require_mac(conf, layer3)
     bridge = _prepare(args, conf, ends, layer3)
-    macs = mac_of_call(args.environ) or random_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
+    macs = mac_of_call(args.environ) or port_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
     interfaces = plan.interfaces(conf, args, bridge, name=name, macs=macs)
     if conf.vlan and conf.is_gateway:
         interfaces += _vlan_interface(ends, conf)

@@ -208,11 +208,21 @@ def _index(handle: Handle, name: str) -> int:
 
 def random_mac() -> str:
     """A random unicast MAC, marked as locally administered (IEEE 802, 48-bit addresses)."""
-    return _local_mac(os.urandom(6))
+    octets = os.urandom(6)
+    return bytes([octets[0] & 0xFC | 0x02, *octets[1:]]).hex(":")
+
+
+def port_mac() -> str:
+    """A random MAC for a port: above those of uplinks.
+
+    A bridge without a MAC of its own takes the lowest of its ports' (net/bridge/br_stp_if.c): an
+    uplink's it keeps, whatever pods come and go.
+    """
+    return _port_mac(os.urandom(6))
 
 
 def mac_of_call(environ: Mapping[str, str]) -> str:
-    """The MAC of what this call makes on the host, if a launcher gave the call a name; else "".
+    """The MAC of the port that this call makes, if a launcher gave the call a name; else "".
 
     ``CNI_FLANNEL_CALL`` begins with 12 random hex digits.  A link that has them is this call's own,
     made by a resident process that died before it could answer.
@@ -221,8 +231,8 @@ def mac_of_call(environ: Mapping[str, str]) -> str:
         octets = bytes.fromhex(environ.get("CNI_FLANNEL_CALL", "")[:12])
     except ValueError:
         return ""
-    return _local_mac(octets) if len(octets) == 6 else ""
+    return _port_mac(octets) if len(octets) == 6 else ""
 
 
-def _local_mac(octets: bytes) -> str:
-    return bytes([octets[0] & 0xFC | 0x02, *octets[1:]]).hex(":")
+def _port_mac(octets: bytes) -> str:
+    return bytes([0xFE, *octets[1:]]).hex(":")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from zlib import crc32
 
 from cni import errors
+from cni.cidr import Address
 from cni.errors import CNIError
 from cni_flannel.bridge import node as observed
 from cni_flannel.bridge.steps_node import (
@@ -20,7 +21,7 @@ from cni_flannel.bridge.steps_node import (
     RepairBridge,
 )
 from cni_flannel.bridge.steps_pod import AddVeth, ConfigurePod, Finish, PodSysctls
-from cni_flannel.bridge.steps_port import AwaitPort, PortVlans
+from cni_flannel.bridge.steps_port import AwaitPort, PortVlans, RequireFreeMAC
 from netlink.link import IFF_PROMISC
 
 TYPE_CHECKING = False
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from cni_flannel.bridge.steps import Step
     from netlink.link import Link
 
+_OF_IPV4 = "0a:58"
+# A prime below 0x258 << 32, where the MACs of IPv4 pods begin.  The remainders of two addresses of
+# one subnet are equal only if they are that far apart; docs/decisions/0004-mac.md has the others.
+_OF_IPV6 = 0x257_FFFF_FE45
 DEFAULT_MTU = 1500  # what the kernel gives a veth (ETH_DATA_LEN, linux/if_ether.h)
 
 
@@ -141,6 +146,8 @@ def attach(
     ]
     if conf.uses_vlans:
         steps.append(port_vlans(conf, name))
+    elif conf.mac:  # in another VLAN the same MAC is another host's
+        steps.append(RequireFreeMAC(name, bridge, conf.mac))
     if not conf.disable_container_interface:
         if layer3.addresses:
             steps.append(PodSysctls(_pod_sysctls(conf, ifname, layer3.families)))
@@ -187,15 +194,34 @@ def _pod_sysctls(conf: BridgeConf, ifname: str, families: list[int]) -> list[tup
 
 
 def pod_mac(layer3: Layer3, random_mac: str) -> str:
-    """The MAC of the pod's end: 0a:58 and the first address's last 32 bits, or a random one.
+    """The MAC of the pod's end: it follows from the first address, or is a random one.
 
     Whoever talked to the last pod with this address has its MAC cached: the next pod with the
-    address has the same one, so nobody has to forget anything.
+    address has the same one, so nobody has to forget anything.  An IPv4 address is in its MAC
+    whole; of an IPv6 address every bit counts (``_OF_IPV6``).
     """
     if not layer3.addresses:
         return random_mac
-    octets = layer3.addresses[0].address.packed[-4:]
-    return f"0a:58:{octets.hex(':')}"
+    address = layer3.addresses[0].address
+    if address.family == 4:
+        return f"{_OF_IPV4}:{address.packed.hex(':')}"
+    octets = (address.value % _OF_IPV6).to_bytes(6, "big")
+    return bytes([octets[0] << 2 | 0x02, *octets[1:]]).hex(":")
+
+
+def require_mac(conf: BridgeConf, layer3: Layer3) -> None:
+    """CNIError 103 if the requested MAC is the one that another pod of the subnet has, or will."""
+    if not conf.mac.startswith(_OF_IPV4):
+        return
+    address = Address.from_packed(bytes.fromhex(conf.mac.replace(":", ""))[2:])
+    if any(own.address == address for own in layer3.addresses):
+        return
+    if any(own.contains(address) for own in layer3.addresses):
+        raise CNIError(
+            errors.ADDRESS_TAKEN,
+            f"requested MAC address {conf.mac} is that of the pod with the address {address}",
+            "request another one: two pods with one MAC cannot both be reached",
+        )
 
 
 def gateway_port_name(holder: str) -> str:

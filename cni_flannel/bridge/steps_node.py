@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from cni_flannel.bridge.ends import random_mac
+from cni_flannel.bridge.ends import port_mac, random_mac
 from cni_flannel.bridge.steps import REMEDY, VLAN_FILTERING, Step
 from netlink import rtnl, sysctl
 from netlink.nlmsg import NetlinkError
@@ -129,7 +129,7 @@ class AddGatewayVeth(Step):
         messages = (
             rtnl.new_veth(
                 self.port,
-                mac=random_mac(),
+                mac=port_mac(),
                 mtu=self.mtu or None,
                 master=ends.host_index(self.bridge),
                 peer_name=self.holder,

@@ -1,12 +1,14 @@
-"""Steps on the bridge's port of one attachment: its VLANs, and that it forwards.
+"""Steps on the bridge's port of one attachment: its VLANs, its MAC, and that it forwards.
 
-Imports: errno, ``netlink``.
+Imports: errno, ``netlink``, the protocol package.
 """
 
 from __future__ import annotations
 
 import errno
 
+from cni import errors
+from cni.errors import CNIError
 from cni_flannel.bridge.steps import VLAN_FILTERING, Step
 from netlink import link, rtnl
 from netlink.nlmsg import NetlinkError
@@ -51,6 +53,38 @@ class PortVlans(Step):
             *(rtnl.add_port_vlan(index, first, vid_end=last) for first, last in self.tagged),
             rtnl.add_port_vlan(index, self.untagged, pvid=True, untagged=True),
         )
+
+
+class RequireFreeMAC(Step):
+    """See that nothing on the bridge has the MAC that somebody asked for.
+
+    The bridge delivers to one port alone what is for a MAC.  Comes after the pair is made: of two
+    ADDs at once with one MAC, the second sees the first.
+    """
+
+    __slots__ = ("bridge", "mac", "name")
+
+    def __init__(self, name: str, bridge: Link, mac: str) -> None:
+        self.name = name
+        self.bridge = bridge
+        self.mac = mac
+
+    def describe(self) -> list[str]:
+        return [f"bridge link show master {self.bridge.name}  # no other pod has {self.mac}"]
+
+    def apply(self, ends: Ends) -> None:
+        for there in [self.bridge, *ends.host.links(master=self.bridge.index)]:
+            peer = None
+            if there.name != self.name and there.link_netnsid is not None:
+                peer = ends.host.get_link(there.link, there.link_netnsid)
+            if self.mac in (there.mac, "" if peer is None else peer.mac):
+                whose = f" ({there.alias})" if there.alias else ""
+                raise CNIError(
+                    errors.ADDRESS_TAKEN,
+                    f"requested MAC address {self.mac} is not available on {self.bridge.name}: "
+                    f"{there.name} has it{whose}",
+                    "request another one, or delete the pod that has it",
+                )
 
 
 class AwaitPort(Step):

@@ -168,7 +168,8 @@ def test_an_attachment(
 PODS: list[tuple[str, dict[str, Any] | None, str]] = [
     ("of the address", {"ips": [V4]}, "0a:58:0a:f4:01:02"),
     ("of the first address", {"ips": [V4, V6]}, "0a:58:0a:f4:01:02"),
-    ("of the last 32 bits", {"ips": [{"address": "fd00::a:b0c:d0e/64"}]}, "0a:58:0b:0c:0d:0e"),
+    ("of the whole IPv6 address", {"ips": [V6]}, "0a:3a:34:96:64:6c"),
+    ("of a small one", {"ips": [{"address": "::b0c:d0e/64"}]}, "02:00:0b:0c:0d:0e"),
     ("random without one", None, MAC),
 ]
 

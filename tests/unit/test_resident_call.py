@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 NOW_NS = time.time_ns()
 CALL = f"b1c2d3e4f506-{NOW_NS}"
-MAC = "b2:c2:d3:e4:f5:06"
+MAC = "fe:c2:d3:e4:f5:06"
 ENV = {"PATH": os.environ["PATH"]}
 
 
@@ -80,6 +80,7 @@ def caller() -> Iterator[Caller]:
         ("b1c2d3e4f5", ""),
         ("b1c2d3e4f50x-1", ""),
         ("ff" * 6, "fe:ff:ff:ff:ff:ff"),
+        ("00" * 6, "fe:00:00:00:00:00"),
     ],
 )
 def test_the_mac_follows_from_the_name_of_the_call(text: str, mac: str) -> None:
