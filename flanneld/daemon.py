@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import time
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flanneld import files, health, joining, node, state, subnet_env
+from flanneld import files, joining, node, state, subnet_env
 from flanneld.backend.registry import backend_for
 from flanneld.config import ConfigError
 from flanneld.dataplane import DataPlane
@@ -22,10 +20,9 @@ from flanneld.external import ExternalError
 from flanneld.kernel.events import Events
 from flanneld.kernel.reconciler import Reconciler
 from flanneld.metrics import Metrics
-from flanneld.notify import notify
 from flanneld.pace import delays, every, patiently
-from flanneld.program import own_version
 from flanneld.subnet.manager import StoreError
+from flanneld.telling import Telling
 from flanneld.traffic import TrafficKeeper
 
 if TYPE_CHECKING:
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TICK_S = 30.0  # events come first: this is for what none of them has told
+_RULES_FIRST_S = 2.0  # so long the first pods wait for the traffic rules; others may hold the lock
 
 
 class Daemon:
@@ -56,10 +54,8 @@ class Daemon:
         self._backend: Backend
         self._plane: DataPlane | None = None
         self._rules: TrafficKeeper
-        self._env_problem = ""
-        self._was_ready = False
-        self._saved: object = None
-        self._server: asyncio.Server | None = None
+        self._telling = Telling(options, self._metrics)
+        self._readiness = self._telling.readiness
 
     async def run(self) -> None:
         """Go on until cancelled.
@@ -67,8 +63,7 @@ class Daemon:
         Locked, Revoked, Exhausted, ConfigError, ExternalError or OSError end it.
         """
         with self._alone():
-            if self._options.healthz_port:
-                await self._serve()
+            await self._telling.serve()
             await self._serve_network()
 
     async def _serve_network(self) -> None:
@@ -82,17 +77,21 @@ class Daemon:
             reconciler=self._reconciler,
             failed=self._failed,
         )
-        self._rules = TrafficKeeper(self._settings, self._previous.networks, self._metrics)
+        self._readiness.report("lease")
+        self._readiness.report("store")
+        self._rules = TrafficKeeper(
+            self._settings, self._previous.networks, self._metrics, self._readiness
+        )
         self._plane = DataPlane(
             self._backend,
             self._reconciler,
             self._metrics,
+            self._readiness,
             blackhole=self._options.ip_blackhole_route,
             earlier=self._previous.networks,
             passed=self._passed,
         )
-        await self._rules.keep(self._node)  # before the first pod can want them
-        self._settle(self._node)
+        self._plane.settle(self._node)
         await self._work(self._plane)
 
     async def _work(self, plane: DataPlane) -> None:
@@ -112,11 +111,13 @@ class Daemon:
                 tasks.create_task(self._hold(), name="lease")
                 tasks.create_task(self._follow(plane), name="leases")
                 tasks.create_task(plane.run(), name="data plane")
-                tasks.create_task(every(TICK_S, self._look, stirred), name="node")
-                tasks.create_task(every(TICK_S, tick), name="tick")
                 tasks.create_task(
                     every(self._options.iptables_resync, self._keep_rules), name="rules"
                 )
+                await self._rules.looked(_RULES_FIRST_S)  # before the first pod can want them
+                self._settle(self._node)
+                tasks.create_task(every(TICK_S, self._look, stirred), name="node")
+                tasks.create_task(every(TICK_S, tick), name="tick")
         finally:
             events.close()
             await plane.close()
@@ -144,12 +145,15 @@ class Daemon:
                 async with aclosing(self._manager.watch()) as snapshots:
                     async for leases in snapshots:
                         self._metrics.leases.set(len(leases))
+                        self._readiness.report("store")
                         if self._node.lease.key in leases:
                             plane.follow(leases)
                         waits = delays()
             except StoreError as error:
-                self._failed()
-                _log.warning("the leases are not watched at present: %s", error)
+                self._metrics.store_errors.inc()
+                self._readiness.report(
+                    "store", (), [f"what other nodes change is not seen at present: {error}"]
+                )
             await asyncio.sleep(next(waits))
 
     async def _look(self) -> None:
@@ -157,8 +161,10 @@ class Daemon:
         try:
             external = node.look(self._options, self._node.conf)
         except (ExternalError, OSError) as error:
-            _log.warning("the external interface is away: %s", error)
+            self._readiness.report("node", [f"the external interface is away: {error}"])
             external = self._node.external
+        else:
+            self._readiness.report("node")
         if external != self._node.external:
             await self._move(external)
         self._settle(self._node)
@@ -172,11 +178,11 @@ class Daemon:
             if attributes != lease.attributes:
                 lease = await self._manager.publish(lease, attributes)
         except StoreError as error:
-            self._failed()
-            _log.warning("the node's change is not published yet: %s", error)
+            self._metrics.store_errors.inc()
+            self._readiness.report("node", [f"the node's change is not published yet: {error}"])
             return
         except ConfigError as error:
-            _log.error("the node cannot take part as it is now: %s", error)
+            self._readiness.report("node", [f"the node cannot take part as it is now: {error}"])
             return
         _log.info("external interface changed", extra=node.described(external))
         self._node = replace(self._node, external=external, lease=lease)
@@ -198,71 +204,19 @@ class Daemon:
         try:
             if subnet_env.write(self._options.subnet_file, text):
                 _log.info("written", extra={"file": self._options.subnet_file})
-            self._env_problem = ""
+            self._readiness.report("files")
         except OSError as error:
-            self._env_problem = f"{self._options.subnet_file} cannot be written: {error}"
-            _log.error("problem: %s", self._env_problem)
+            self._readiness.report(
+                "files", [f"{self._options.subnet_file} cannot be written: {error}"]
+            )
         self._metrics.expires.set(decided.lease.expires or 0)
         if self._plane is not None:
             self._plane.settle(decided)
 
-    @property
-    def _problems(self) -> tuple[str, ...]:
-        plane = self._plane.problems if self._plane else ()
-        env = (self._env_problem,) if self._env_problem else ()
-        return (*plane, *self._rules.problems, *env)
-
-    @property
-    def _ready(self) -> bool:
-        """Whether all known peers are programmed, the rules right, and subnet.env in place."""
-        return bool(
-            self._plane is not None
-            and self._plane.ready
-            and self._rules.ready
-            and not self._env_problem
-        )
-
     def _passed(self) -> None:
-        """Tell everybody what the last pass has come to."""
-        if self._plane is None:
-            return
-        ready = self._ready
-        self._metrics.ready.set(ready)
-        if ready != self._was_ready:
-            _log.info("ready" if ready else "not ready", extra={"peers": len(self._plane.peers)})
-            if ready:
-                notify("READY=1")
-        notify(
-            f"STATUS={self._node.lease.key}, {len(self._plane.peers)} peers, "
-            f"{'ready' if ready else 'not ready'}, {len(self._problems)} problems"
-        )
-        self._was_ready = ready
-        self._save(self._plane)
-
-    def _save(self, plane: DataPlane) -> None:
-        """Write what the commands read, if it has changed."""
-        told = (self._node, plane.peers, self._ready, self._problems)
-        if told == self._saved:
-            return
-        self._saved = told
-        try:
-            state.save(
-                state.State(
-                    pid=os.getpid(),
-                    version=own_version(),
-                    written=time.time(),
-                    conf=self._node.conf,
-                    settings=self._settings,
-                    external=self._node.external,
-                    identity=self._node.identity,
-                    lease=self._node.lease,
-                    peers=plane.peers,
-                    ready=self._ready,
-                    problems=self._problems,
-                )
-            )
-        except OSError as error:
-            _log.warning("the commands will see an old state: %s", error)
+        """Tell what the last pass has come to."""
+        if self._plane is not None:
+            self._telling.about(self._node, self._plane.peers)
 
     # ---------------------------------------------------------------------------------- small parts
 
@@ -279,12 +233,6 @@ class Daemon:
         except OSError as error:
             raise OSError(error.errno, f"making {file}: {error}: see --subnet-file") from None
 
-    async def _serve(self) -> None:
-        address, port = str(self._options.healthz_ip), self._options.healthz_port
-        self._server = await health.serve(
-            address, port, health.pages(lambda: self._ready, self._metrics.text)
-        )
-        _log.info("serving /healthz, /readyz, /metrics", extra={"address": address, "port": port})
-
-    def _failed(self) -> None:
+    def _failed(self, what: str) -> None:
         self._metrics.store_errors.inc()
+        self._readiness.report("store", [what])

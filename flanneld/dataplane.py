@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from flanneld import target
 from flanneld.backend.base import Forwards
 from flanneld.config import ConfigError
+from flanneld.digest import Digest, listed
 from flanneld.forward.keeper import Keeper
 from flanneld.kernel import forwarding
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from flanneld.lease import Lease
     from flanneld.metrics import Metrics
     from flanneld.node import Node
+    from flanneld.readiness import Readiness
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ _LONGEST_REST_S = 1.0
 
 
 class DataPlane:
-    """The loop and its last outcome: ``ready``, ``problems``, ``peers``.
+    """The loop, and the peers that it has planned; what stands in the way it reports.
 
     ``earlier`` are the networks of this node's earlier run: what is left of them is stale.
     """
@@ -45,6 +47,7 @@ class DataPlane:
         backend: Backend,
         reconciler: Reconciler,
         metrics: Metrics,
+        readiness: Readiness,
         *,
         blackhole: bool,
         earlier: Iterable[AnyNetwork],
@@ -53,6 +56,8 @@ class DataPlane:
         self._backend = backend
         self._reconciler = reconciler
         self._metrics = metrics
+        self._readiness = readiness
+        self._drift = Digest(_say_drift)
         self._blackhole = blackhole
         self._earlier = tuple(earlier)
         self._passed = passed
@@ -63,9 +68,6 @@ class DataPlane:
         self._leases: Mapping[str, Lease] | None = None
         self._desired: Desired | None = None
         self.peers: tuple[Lease, ...] = ()
-        self.problems: tuple[str, ...] = ()
-        self.ready = False
-        self._warned: frozenset[str] = frozenset()
 
     def settle(self, node: Node) -> None:
         """Take the node as it is now."""
@@ -110,19 +112,21 @@ class DataPlane:
             hindrances = await self._keeper.apply(self._forwarding(node))
             report = await self._reconciler.apply(desired)
         except (OSError, ConfigError) as error:
-            _log.error("the kernel was not brought in line: %s", error)
-            self._conclude((str(error),), complete=False)
+            self._conclude([f"the kernel was not brought in line: {error}"], ())
             return
-        if report.changed:
-            (self._metrics.repaired if drift else self._metrics.changed).inc(report.changed)
-            _log.info(
-                "drift repaired" if drift else "programmed",
-                extra={"entries": report.changed, "peers": len(self.peers)},
-            )
-        self._warn({*report.warnings, *forwarding.warnings(node.versions)})
+        if drift:
+            self._metrics.repaired.inc(report.changed)
+            self._drift.add(map(str, report.changes))
+        elif report.changed:
+            self._metrics.changed.inc(report.changed)
+            pairs = {"entries": report.changed, "peers": len(self.peers)}
+            _log.info("programmed", extra=pairs)
         # A peer that publishes nonsense is a problem, but no reason for all nodes to be unready.
-        problems = (*hindrances, *report.problems)
-        self._conclude(problems, complete=not set(problems) - set(desired.problems))
+        of_peers = set(desired.problems)
+        blocking = [text for text in (*hindrances, *report.problems) if text not in of_peers]
+        self._conclude(
+            blocking, (*desired.problems, *report.warnings, *forwarding.warnings(node.versions))
+        )
 
     def _forwarding(self, node: Node) -> Forwarding | None:
         if not isinstance(self._backend, Forwards):
@@ -141,19 +145,12 @@ class DataPlane:
             earlier=self._earlier,
         )
 
-    def _warn(self, warnings: set[str]) -> None:
-        """Log each once, and again when it comes back."""
-        for warning in sorted(warnings - self._warned):
-            _log.warning("%s", warning)
-        self._warned = frozenset(warnings)
-
-    def _conclude(self, problems: tuple[str, ...], *, complete: bool) -> None:
-        for problem in sorted(set(problems) - set(self.problems)):
-            _log.warning("problem: %s", problem)
-        for problem in sorted(set(self.problems) - set(problems)):
-            _log.info("solved: %s", problem)
-        self.problems = problems
-        self.ready = complete
+    def _conclude(self, blocking: Iterable[str], others: Iterable[str]) -> None:
         self._metrics.peers.set(len(self.peers))
-        self._metrics.problems.set(len(problems))
+        self._readiness.report("peers", blocking, others)
         self._passed()
+
+
+def _say_drift(changes: Mapping[str, int], seconds: float) -> None:
+    again = f" again and again in {seconds:.0f} s: another program undoes it" if seconds else ""
+    _log.info("drift repaired%s: %s", again, listed(changes))

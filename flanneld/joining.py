@@ -34,7 +34,7 @@ async def join(
     manager: Manager,
     *,
     reconciler: Reconciler,
-    failed: Callable[[], None],
+    failed: Callable[[str], None],
 ) -> Node:
     """Decide on the node and lease its subnet, waiting for the store as long as it takes.
 

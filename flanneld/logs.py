@@ -11,6 +11,8 @@ import re
 import sys
 import time
 
+from flanneld.plain import plain
+
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _PLAIN = re.compile(r"[^\s\"=]+")
 
@@ -24,7 +26,8 @@ class Formatter(logging.Formatter):
         pairs = {name: value for name, value in record.__dict__.items() if name not in _OWN}
         if record.exc_info:
             pairs["trace"] = self.formatException(record.exc_info)
-        said = " | ".join(record.getMessage().splitlines())  # other programs' words have several
+        lines = record.getMessage().splitlines()  # other programs' words have several
+        said = " | ".join(map(plain, lines))
         head = f"{stamp}.{int(record.msecs):03d}Z {record.levelname.lower()} {said}"
         return " ".join([head, *(f"{name}={_quoted(value)}" for name, value in pairs.items())])
 
@@ -38,5 +41,5 @@ def set_up(level: int) -> None:
 
 
 def _quoted(value: object) -> str:
-    text = str(value)
+    text = plain(str(value))
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)

@@ -16,6 +16,8 @@ from prometheus_client import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flanneld.readiness import Readiness
+
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -27,7 +29,13 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.leases = self._gauge("leases", "Leases in the store, this node's among them")
         self.peers = self._gauge("peers", "Other nodes' leases that are planned")
-        self.problems = self._gauge("problems", "What cannot be programmed at present")
+        self.problems = self._gauge("problems", "What is wrong at present")
+        self._causes = Gauge(
+            "flannel_causes",
+            "What is wrong at present, by the part that found it; blocks: the node is unready",
+            ["part", "blocks"],
+            registry=self._registry,
+        )
         self.ready = self._gauge("ready", "1 if /readyz says so, else 0")
         self.expires = self._gauge(
             "lease_expiry_timestamp_seconds", "When this node's lease ends; 0 if it has no end"
@@ -50,6 +58,14 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+
+    def show(self, readiness: Readiness) -> None:
+        """Take what is wrong now."""
+        self.ready.set(readiness.ready)
+        self.problems.set(len(readiness.causes))
+        self._causes.clear()
+        for cause in readiness.causes:
+            self._causes.labels(cause.part, "yes" if cause.blocks else "no").inc()
 
     def drop(self, packets: Mapping[str, int]) -> None:
         """Count dropped packets by their reasons."""

@@ -7,7 +7,6 @@ store which comes back is not met by all nodes at once.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
 FIRST_S = 0.5
 LONGEST_S = 30.0
 SHORTEST_S = 0.5
@@ -32,14 +30,15 @@ def delays(first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> Iterator[f
         delay = min(2 * delay, longest_s)
 
 
-async def patiently(what: str, call: Callable[[], Awaitable[T]], failed: Callable[[], None]) -> T:
-    """Call until it succeeds; each StoreError is logged, and told to ``failed``."""
+async def patiently(
+    what: str, call: Callable[[], Awaitable[T]], failed: Callable[[str], None]
+) -> T:
+    """Call until it succeeds; ``failed`` is told what is waited for, and of each StoreError."""
     for delay in delays():
         try:
             return await call()
         except StoreError as error:
-            failed()
-            _log.warning("waiting for %s: %s", what, error, extra={"retry_seconds": f"{delay:.1f}"})
+            failed(f"waiting for {what}: {error}")
         await asyncio.sleep(delay)
     raise AssertionError("the delays have no end")
 

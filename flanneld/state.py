@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from flanneld import config, files
 from flanneld.backend.base import External, Identity
+from flanneld.readiness import Cause
 from flanneld.subnet import keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from flanneld.lease import Lease
     from flanneld.options import Options
@@ -51,7 +52,7 @@ class State:
     lease: Lease
     peers: tuple[Lease, ...]
     ready: bool
-    problems: tuple[str, ...]
+    causes: tuple[Cause, ...]
 
 
 def path(subnet_file: str) -> str:
@@ -82,7 +83,7 @@ def save(state: State) -> None:
         "version": state.version,
         "written": state.written,
         "ready": state.ready,
-        "problems": state.problems,
+        "causes": [asdict(cause) for cause in state.causes],
         "conf": state.conf.text,
         "settings": asdict(state.settings),
         "external": _external_document(state.external),
@@ -126,7 +127,7 @@ def _state(document: dict[str, Any]) -> State:
         version=document["version"],
         written=document["written"],
         ready=document["ready"],
-        problems=tuple(document["problems"]),
+        causes=causes(document["causes"]),
         conf=config.parse(document["conf"]),
         settings=Settings(**document["settings"]),
         external=_external(document["external"]),
@@ -134,6 +135,11 @@ def _state(document: dict[str, Any]) -> State:
         lease=leases.pop(own),
         peers=tuple(leases.values()),
     )
+
+
+def causes(documents: Iterable[Mapping[str, Any]]) -> tuple[Cause, ...]:
+    """Read causes as they are in the state, and in what a daemon answers; KeyError, TypeError."""
+    return tuple(Cause(**document) for document in documents)
 
 
 def _leases_document(leases: Iterable[Lease]) -> dict[str, str]:

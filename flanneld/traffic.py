@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from flanneld.digest import Digest
 from flanneld.rules import bridge_netfilter
 from flanneld.rules.manager import Rules
 from flanneld.rules.programs import RulesError, system
 from flanneld.rules.texts import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from flanneld.config import NetConf
     from flanneld.desired import AnyNetwork
     from flanneld.lease import Lease
     from flanneld.metrics import Metrics
     from flanneld.node import Node
+    from flanneld.readiness import Readiness
     from flanneld.state import Settings
 
 _log = logging.getLogger(__name__)
@@ -40,25 +44,34 @@ def traffic(conf: NetConf, lease: Lease, settings: Settings) -> list[Traffic]:
 
 
 class TrafficKeeper:
-    """Keeps the rules; ``problems`` says what the last look could not put right.
+    """Keeps the rules, and reports what it cannot put right.
 
     ``previous`` are the networks of this node's earlier run.
     """
 
     def __init__(
-        self, settings: Settings, previous: Iterable[AnyNetwork], metrics: Metrics
+        self,
+        settings: Settings,
+        previous: Iterable[AnyNetwork],
+        metrics: Metrics,
+        readiness: Readiness,
     ) -> None:
         self._settings = settings
         self._previous = tuple(previous)
         self._metrics = metrics
+        self._readiness = readiness
+        self._repairs = Digest(_say)
         self._lease: Lease | None = None
         self._rules: Rules | None = None
-        self.problems: tuple[str, ...] = ("the traffic rules have not been looked at yet",)
+        self._warnings: list[str] = []
+        self._looked = asyncio.Event()
 
-    @property
-    def ready(self) -> bool:
-        """Whether the rules were right, or were put right, at the last look."""
-        return not self.problems
+    async def looked(self, patience_s: float) -> bool:
+        """Wait until the rules have been looked at; whether they were in that time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._looked.wait()
+        return self._looked.is_set()
 
     async def keep(self, node: Node) -> None:
         """Compare the rules with what they should be, and repair them as a whole."""
@@ -66,15 +79,14 @@ class TrafficKeeper:
         try:
             repaired = await (await self._wanted(node)).ensure()
         except RulesError as error:
-            if self.problems != (str(error),):
-                _log.error("problem: %s", error)
-            self.problems = (str(error),)
+            self._looked.set()
+            self._readiness.report("rules", [str(error)], self._warnings)
             return
-        self.problems = ()
+        self._looked.set()
+        self._readiness.report("rules", (), self._warnings)
         if repaired and not first:
             self._metrics.rules.inc()
-        for fault in repaired:
-            _log.info("rules written: %s", fault)
+        self._repairs.add(repaired)
 
     async def _wanted(self, node: Node) -> Rules:
         """Give the rules of this lease; they are made anew when it is another one."""
@@ -90,5 +102,10 @@ class TrafficKeeper:
         return self._rules
 
     async def _look_at_bridges(self, node: Node) -> None:
-        for warning in await bridge_netfilter.ensure(node.versions, system()):
-            _log.warning("%s", warning)
+        self._warnings = await bridge_netfilter.ensure(node.versions, system())
+
+
+def _say(faults: Mapping[str, int], seconds: float) -> None:
+    for fault, times in faults.items():
+        often = f" ({times} times in {seconds:.0f} s: another program undoes it)" if seconds else ""
+        _log.info("rules written: %s%s", fault, often)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flanneld.config import ConfigError
 from flanneld.diagnosis.node import view
 from flanneld.options import FLAGS
+from flanneld.plain import plain
 from flanneld.state import StateError
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ def add_json(made: argparse.ArgumentParser) -> None:
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print to stdout."""
-    sys.stdout.writelines(f"{line}\n" for line in lines)
+    """Print to stdout; what others wrote commands no terminal."""
+    sys.stdout.writelines(f"{plain(line)}\n" for line in lines)
 
 
 async def look(name: str, subnet_file: str) -> View | None:
@@ -66,5 +67,5 @@ async def look(name: str, subnet_file: str) -> View | None:
 
 def fail(name: str, error: Exception) -> int:
     """Print to stderr why the command could not look."""
-    sys.stderr.write(f"flanneld {name}: {error}\n")
+    sys.stderr.write(f"flanneld {name}: {plain(str(error))}\n")
     return FAILED

@@ -13,7 +13,7 @@ import os
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from flanneld import files, state, subnet_env
+from flanneld import files, liveness, state, subnet_env
 from flanneld.commands import arguments
 from flanneld.desired import Desired
 from flanneld.kernel.reconciler import Reconciler
@@ -92,6 +92,7 @@ def _files(subnet_file: str, data_dir: str) -> Iterator[str]:
     for path in (state.path(subnet_file), subnet_file):
         yield path
         yield from files.unfinished(path)
+    yield liveness.path(subnet_file)
     for name in ("flannel*", ".flannel*"):  # the latter are unfinished
         yield from sorted(glob.glob(os.path.join(glob.escape(data_dir), "mac", name)))
 

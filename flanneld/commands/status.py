@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flanneld.commands import arguments
 from flanneld.diagnosis.paths import Judge, paths
+from flanneld.diagnosis.way import silent
+from flanneld.readiness import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,9 +39,10 @@ async def run(argv: list[str]) -> int:
 
 
 def is_healthy(seen: View, peers: Iterable[PeerPath]) -> bool:
-    """Whether the daemon runs and every part of every path is right."""
+    """Whether the daemon runs, finds nothing wrong, and every part of every path is right."""
     return (
-        seen.running
+        seen.answering
+        and not seen.causes
         and not seen.difference
         and not seen.rules
         and all(peer.is_ok for peer in peers)
@@ -50,11 +54,12 @@ def document(seen: View, peers: Iterable[PeerPath]) -> dict[str, Any]:
     known, judge = seen.state, Judge(seen)
     return {
         "running": seen.running,
+        "answering": seen.answering,
         "pid": known.pid,
         "version": known.version,
         "written": known.written,
-        "ready": known.ready,
-        "problems": [*known.problems],
+        "ready": seen.ready,
+        "causes": [asdict(cause) for cause in seen.causes],
         "network": _text(known.conf.network),
         "network6": _text(known.conf.network6),
         "backend": known.conf.backend_type,
@@ -80,7 +85,7 @@ def document(seen: View, peers: Iterable[PeerPath]) -> dict[str, Any]:
             {
                 "subnet": str(peer.subnet),
                 "public_ip": _text(peer.public_ip),
-                "type": peer.backend_type,
+                "type": _type(seen, peer),
                 "link": peer.link,
                 "mtu": peer.mtu,
                 "device": peer.device,
@@ -108,17 +113,20 @@ def table(seen: View, peers: Sequence[PeerPath]) -> Iterator[str]:
     """Give all of it for people."""
     yield from _node(seen)
     yield ""
-    rows = [_HEAD, *(_row(peer) for peer in peers)]
+    rows = [_HEAD, *(_row(seen, peer) for peer in peers)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     if not peers:
         yield "no peers"
-    complaints = [
-        *(peer.problem for peer in peers if peer.problem),
-        *seen.difference.problems,
-        *(f"rules: {fault}" for fault in seen.rules),
-    ]
+    complaints = dict.fromkeys(
+        [
+            *map(str, seen.causes),
+            *_unsaid(seen, (peer.problem for peer in peers if peer.problem)),
+            *_unsaid(seen, seen.difference.problems),
+            *(f"rules: {fault}" for fault in seen.rules),
+        ]
+    )
     if complaints:
         yield ""
         yield from complaints
@@ -127,17 +135,25 @@ def table(seen: View, peers: Sequence[PeerPath]) -> Iterator[str]:
         yield f"{len(seen.difference.changes)} differences: flanneld diff lists them"
 
 
+def _unsaid(seen: View, sentences: Iterable[str]) -> Iterator[str]:
+    """Leave out what the daemon has said itself, with its time."""
+    said = {cause.text for cause in seen.causes}
+    return (sentence for sentence in sentences if sentence not in said)
+
+
 def _node(seen: View) -> Iterator[str]:
     known = seen.state
     outer = known.external
     age = max(0, int(time.time() - known.written))
     if not seen.running:
         daemon = f"not running (pid {known.pid} is gone); what follows is what it knew"
+    elif not seen.answering:
+        daemon = silent(seen)
     else:
-        daemon = f"pid {known.pid}, {'ready' if known.ready else 'not ready'}"
+        daemon = f"pid {known.pid}, {'ready' if seen.ready else 'not ready'}"
     networks = [net for net in (known.conf.network, known.conf.network6) if net is not None]
     subnets = [net for net in (known.lease.subnet, known.lease.subnet6) if net is not None]
-    expires = "" if known.lease.expires is None else f", expires {_stamp(known.lease.expires)}"
+    expires = "" if known.lease.expires is None else f", expires {stamp(known.lease.expires)}"
     yield f"daemon     {daemon}, last change {age} s ago, version {known.version}"
     yield f"network    {_list(networks)}, backend {known.conf.backend_type}"
     yield f"lease      {_list(subnets)}{expires}"
@@ -162,15 +178,17 @@ def _list(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def _stamp(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+def _type(seen: View, peer: PeerPath) -> str:
+    """Give a peer's backend: udp and alloc publish none, so there it is the network's own."""
+    network = seen.state.conf.backend_type
+    return peer.backend_type or (network if network in {"udp", "alloc"} else "")
 
 
-def _row(peer: PeerPath) -> tuple[str, ...]:
+def _row(seen: View, peer: PeerPath) -> tuple[str, ...]:
     return (
         str(peer.subnet),
         str(peer.public_ip or "-"),
-        peer.backend_type or "-",
+        _type(seen, peer) or "-",
         peer.link or "-",
         str(peer.mtu or "-"),
         peer.device,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flanneld import files, state, subnet_env, target
+from flanneld import files, liveness, state, subnet_env, target
 from flanneld.backend.registry import backend_for
 from flanneld.kernel import dump
 from flanneld.kernel.difference import difference
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flanneld.desired import Desired
     from flanneld.kernel.difference import Difference
     from flanneld.kernel.present import Present
+    from flanneld.readiness import Cause
     from flanneld.state import State
 
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 class View:
     """All of it; ``rules`` are the faults of the traffic rules, one sentence each.
 
-    ``mtu`` is that of pods; ``running`` whether the daemon that wrote the state is.
+    ``mtu`` is that of pods; ``running`` whether the daemon that wrote the state is, ``answering``
+    whether it says so itself; ``causes`` are what it finds wrong, as it last said.
     """
 
     state: State
@@ -38,6 +40,13 @@ class View:
     rules: tuple[str, ...]
     mtu: int
     running: bool
+    answering: bool
+    causes: tuple[Cause, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the daemon says that nothing is in the way of pods' packets."""
+        return self.answering and not any(cause.blocks for cause in self.causes)
 
 
 async def view(subnet_file: str) -> View:
@@ -53,6 +62,7 @@ async def view(subnet_file: str) -> View:
         blackhole=known.settings.blackhole_route,
         earlier=subnet_env.previous(subnet_file).networks,
     )
+    said = _asked(subnet_file)
     with Handle() as handle:
         present = dump.read(handle, desired)
     return View(
@@ -63,7 +73,18 @@ async def view(subnet_file: str) -> View:
         rules=await _rules(known),
         mtu=backend.mtu(known.external),
         running=files.is_locked(state.lock_path(subnet_file)),
+        answering=said is not None,
+        causes=known.causes if said is None else said,
     )
+
+
+def _asked(subnet_file: str) -> tuple[Cause, ...] | None:
+    """Ask the daemon what it finds wrong; None if it does not answer."""
+    said = liveness.ask(liveness.path(subnet_file))
+    try:
+        return None if said is None else state.causes(said["causes"])
+    except (KeyError, TypeError):  # it is of another version
+        return None
 
 
 async def _rules(known: State) -> tuple[str, ...]:

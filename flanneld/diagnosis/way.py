@@ -10,6 +10,7 @@ from flanneld.diagnosis.step import Step, unroutable
 
 if TYPE_CHECKING:
     from flanneld.diagnosis.facts import Facts
+    from flanneld.diagnosis.node import View
     from flanneld.diagnosis.paths import PeerPath
 
 _REPAIRS = "the daemon repairs this within seconds: if it does not, its log says why"
@@ -153,10 +154,12 @@ def rules(facts: Facts) -> Step:
 
 
 def daemon(facts: Facts) -> Step:
-    """The daemon runs."""
+    """The daemon runs, and answers."""
     pid = facts.view.state.pid
-    if facts.view.running:
+    if facts.view.answering:
         return Step("daemon", True, f"flanneld runs (pid {pid})")
+    if facts.view.running:
+        return Step("daemon", False, silent(facts.view), "kill -CONT it, or restart it")
     return Step(
         "daemon",
         False,
@@ -165,9 +168,18 @@ def daemon(facts: Facts) -> Step:
     )
 
 
+def silent(view: View) -> str:
+    """Say that a daemon runs and does not answer."""
+    return (
+        f"flanneld (pid {view.state.pid}) runs but does not answer: it is stopped, frozen or hangs;"
+        " changes of other nodes go unnoticed"
+    )
+
+
 def _remedy(facts: Facts, *about: str) -> str:
     """Give what the comparison or the daemon has said of it, else that it will be repaired."""
-    said = (*facts.view.difference.problems, *facts.view.state.problems)
+    causes = (cause.text for cause in facts.view.causes)
+    said = (*facts.view.difference.problems, *causes)
     found = [text for text in dict.fromkeys(said) if any(word in text for word in about)]
     return "; ".join(found) or _REPAIRS
 

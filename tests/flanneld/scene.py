@@ -119,7 +119,7 @@ class Node:
         def answers() -> bool:
             if process.poll() is not None:
                 raise RuntimeError(f"{self.name} has ended\n{self.log}")
-            return self.get("readyz") == "flanneld is ready"
+            return self.get("readyz").partition("\n")[0] == "flanneld is ready"
 
         eventually(f"{self.name} ready\n{self.log}", answers)
 

@@ -77,7 +77,7 @@ def test_it_waits_for_a_configuration_and_ends_while_it_waits(tmp_path: Path) ->
     scene.etcd.delete("config")
     one.start()
     eventually("it waits", lambda: "no key /coreos.com/network/config" in one.log)
-    assert one.get("readyz") == "flanneld is not ready yet"
+    assert one.get("readyz").startswith("flanneld is not ready yet\nproblem: ")
     assert one.end() == 0
     one.start()
     eventually("it waits again", lambda: one.get("healthz"))

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkstemp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from flanneld import files, state
+from flanneld import files, liveness, state
+from flanneld.readiness import Cause
 from tests.kernel.flanneld.scene import apply, link, plan, routes, settle, up
 from tests.kernel.privatens import private, sh
 from tests.unit.flanneld.cluster import conf, external, identity, lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from flanneld.lease import Lease
 
@@ -69,14 +73,28 @@ def set_up(*peers: Lease, kind: str = "vxlan", families: str = "4") -> None:
             lease=lease(1, kind, families=families),
             peers=peers,
             ready=True,
-            problems=(),
+            causes=(),
         )
     )
 
 
-def running() -> AbstractContextManager[Any]:
-    """Be the daemon, as far as its lock says."""
-    return files.lock(state.lock_path(SUBNET_FILE))
+@contextmanager
+def running(*causes: Cause) -> Iterator[None]:
+    """Be the daemon, as far as its lock and its socket say."""
+    loop = asyncio.new_event_loop()
+    document = {"causes": [asdict(cause) for cause in causes]}
+    with files.lock(state.lock_path(SUBNET_FILE)):
+        server = loop.run_until_complete(
+            liveness.serve(liveness.path(SUBNET_FILE), lambda: document)
+        )
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            loop.call_soon_threadsafe(server.close)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
 
 
 # ------------------------------------------------------------------------------------------- diff
@@ -158,6 +176,22 @@ def test_status_of_a_healthy_node_and_of_one_without_its_daemon() -> None:
     done = call("status")
     assert done.returncode == 1
     assert f"not running (pid {GONE} is gone)" in done.stdout
+
+
+@private
+def test_status_of_a_daemon_that_does_not_answer_and_of_one_that_knows_of_trouble() -> None:
+    set_up(lease(2))
+    with files.lock(state.lock_path(SUBNET_FILE)):
+        silent = call("status")
+        assert silent.returncode == 1
+        assert "runs but does not answer" in silent.stdout
+        why = call("explain", "10.244.1.5", "10.244.2.7")
+        assert "runs but does not answer" in why.stdout
+    with running(Cause("store", "etcd is away\x1b[2J", 7.0, blocks=False)):
+        told = call("status")
+    assert told.returncode == 1
+    assert "etcd is away\\x1b[2J (since 1970-01-01" in told.stdout
+    assert "\x1b" not in told.stdout
 
 
 # ---------------------------------------------------------------------------------------- explain

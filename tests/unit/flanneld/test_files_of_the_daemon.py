@@ -16,6 +16,7 @@ import pytest
 from flanneld import config, files, identity, logs, options, state, subnet_env
 from flanneld.backend.base import External, Identity
 from flanneld.lease import Attributes, Lease
+from flanneld.readiness import Cause
 from ipam import subnet_env as plugins_reader
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
             ),
         ),
         ready=True,
-        problems=("one",),
+        causes=(Cause("peers", "one", 1.0, blocks=True),),
     )
     state.save(before)
     assert state.load(wanted.subnet_file) == before

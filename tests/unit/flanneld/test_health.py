@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -10,21 +11,24 @@ import pytest
 
 from flanneld import health
 from flanneld.metrics import Metrics
+from flanneld.readiness import Readiness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
 class Served:
-    """A server on a port of loopback's; `ready` can be changed."""
+    """A server on a port of loopback's; `readiness` can be changed."""
 
     def __init__(self) -> None:
-        self.ready = False
         self.metrics = Metrics()
+        self.readiness = Readiness(
+            {"rules": "not looked at"}, lambda: self.metrics.show(self.readiness)
+        )
         self.port = 0
 
     async def start(self) -> asyncio.Server:
-        pages = health.pages(lambda: self.ready, self.metrics.text)
+        pages = health.pages(self.readiness, self.metrics.text)
         server = await health.serve("127.0.0.1", 0, pages)
         self.port = server.sockets[0].getsockname()[1]
         return server
@@ -53,15 +57,41 @@ def run(body: Callable[[Served], Awaitable[None]]) -> None:
     asyncio.run(serving())
 
 
-def test_bodies_are_the_go_daemon_s() -> None:
+def test_the_first_lines_are_the_go_daemon_s_and_causes_follow() -> None:
     async def body(served: Served) -> None:
         assert await served.get("/healthz") == (200, "flanneld is running")
-        assert await served.get("/readyz") == (503, "flanneld is not ready yet")
-        served.ready = True
+        status, text = await served.get("/readyz")
+        assert (status, text.splitlines()[0]) == (503, "flanneld is not ready yet")
+        assert text.splitlines()[1].startswith("problem: not looked at (since 20")
+        served.readiness.report("rules")
         assert await served.get("/readyz?verbose") == (200, "flanneld is ready")
         assert await served.get("/readyz", "HEAD") == (200, "")
-        served.ready = False
+        served.readiness.report("store", (), ["etcd is away\x1b[2J\nflanneld is not ready"])
+        status, text = await served.get("/readyz")
+        assert status == HTTPStatus.OK
+        ready, cause = text.splitlines()
+        assert ready == "flanneld is ready"
+        assert cause.startswith(r"warning: etcd is away\x1b[2J\nflanneld is not ready (since")
+        served.readiness.report("rules", ["gone"])
         assert (await served.get("/readyz"))[0] == HTTPStatus.SERVICE_UNAVAILABLE
+        served.readiness.report("peers", (), [f"peer {n}" for n in range(999)])
+        assert (await served.get("/readyz"))[1].endswith("more: flanneld status lists them")
+
+    run(body)
+
+
+def test_a_probe_is_answered_whatever_others_hold_open() -> None:
+    async def body(served: Served) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        silent = []
+        for n in range(10 * health.MOST):
+            silent.append(await asyncio.open_connection("127.0.0.1", served.port))
+            if n % health.MOST == 0:
+                assert (await served.get("/healthz"))[0] == HTTPStatus.OK
+        ours = len(os.listdir("/proc/self/fd")) - before - len(silent)
+        assert ours <= 2 * health.MOST + 1
+        for _, writer in silent:
+            writer.close()
 
     run(body)
 
@@ -73,8 +103,15 @@ def test_metrics() -> None:
         served.metrics.latency.observe(0.3)
         status, text = await served.get("/metrics")
         assert status == HTTPStatus.OK
+        served.readiness.report("rules")
+        served.readiness.report("peers", ["a", "b"], ["c"])
+        status, text = await served.get("/metrics")
         for line in (
             "flannel_peers 7.0",
+            "flannel_problems 3.0",
+            "flannel_ready 0.0",
+            'flannel_causes{blocks="yes",part="peers"} 2.0',
+            'flannel_causes{blocks="no",part="peers"} 1.0',
             "flannel_drift_repaired_total 3.0",
             'flannel_event_latency_seconds_bucket{le="0.5"} 1.0',
         ):
