@@ -12,7 +12,9 @@ usage: ./build.sh [COMMAND]
   demo            two pods in private network namespaces reach each other through the built plugins
   demo --nodes N [--backend vxlan|host-gw|udp] [--families 4|6|46]
                   N nodes with daemons, a real etcd, and who reaches whom
-  test [ARG...]   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...)
+  test [--busy N] [ARG...]
+                  linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...); with N busy
+                  loops beside it. What tests make, files under /tmp included, goes when the run ends
   lab [VERB...]   measure the daemon on nodes in network namespaces: all of it, or a verb (lab --help)
   conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
@@ -240,7 +242,12 @@ run_test() {
     build
     locked_off
     export CNI_FLANNEL_BIN=${CNI_FLANNEL_BIN:-$PWD/dist/cni-flannel}
-    exec .venv/bin/python -m pytest -n auto "$@"
+    local busy=()
+    if [[ ${1:-} == --busy ]]; then
+        busy=("${@:1:2}")
+        shift "${#busy[@]}"
+    fi
+    exec .venv/bin/python -m tests.enclosure "${busy[@]}" .venv/bin/python -m pytest -n auto "$@"
 }
 
 run_lab() { run_on_nodes "$@"; }

@@ -49,12 +49,14 @@ class Containerd:
         self.ctr("image", "import", "--snapshotter", "native", "/run/image.tar")
 
     def start(self) -> None:
-        """Start it and wait until it answers; a client waits for its socket to come up."""
-        self.machine.path("/run/containerd/containerd.sock").unlink(missing_ok=True)
-        self._log = self.machine.popen(
-            ["containerd", "--config", "/etc/cni/containerd.toml"], "/run/containerd.log"
-        )
-        self.ctr("version")
+        """Start it and wait until it says that it is ready, as it does to systemd."""
+        with self.machine.notified("/run/containerd.ready") as ready:
+            self._log = self.machine.popen(
+                ["containerd", "--config", "/etc/cni/containerd.toml"],
+                "/run/containerd.log",
+                {"NOTIFY_SOCKET": "/run/containerd.ready"},
+            )
+            ready()
 
     def kill(self) -> None:
         """SIGKILL it; shims and tasks live on."""

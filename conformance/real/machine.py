@@ -11,7 +11,9 @@ Cgroups are below one folder of the unified hierarchy, which is mounted in the m
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -20,10 +22,11 @@ from conformance.resident import pair_of
 from conformance.world import SYSTEM_PATH, Outcome, World, WorldError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 CGROUPS = "/sys/fs/cgroup"
 BIN_DIR, CONF_DIR = "/opt/cni/bin", "/etc/cni/net.d"
+READY_S = 60.0
 INSTALL = Path(__file__).resolve().parents[2] / "packaging" / "install.sh"
 
 KEEPER = f"""
@@ -116,7 +119,9 @@ class Machine:
         assert not check or outcome.status == 0, (argv, outcome)
         return outcome
 
-    def popen(self, argv: Sequence[str], log: str | None = None) -> subprocess.Popen[bytes]:
+    def popen(
+        self, argv: Sequence[str], log: str | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a program in the machine; its output goes to a file there, or is ours to read."""
         output = subprocess.PIPE if log is None else self.path(log).open("ab")
         try:
@@ -125,13 +130,31 @@ class Machine:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={"PATH": SYSTEM_PATH},
+                env={"PATH": SYSTEM_PATH, **(env or {})},
             )
         finally:
             if not isinstance(output, int):
                 output.close()
         self._programs.append(program)
         return program
+
+    @contextlib.contextmanager
+    def notified(self, path: str) -> Iterator[Callable[[], None]]:
+        """Listen where a daemon's NOTIFY_SOCKET leads; what it gives waits for READY=1."""
+        file = self.path(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(file))
+            listener.settimeout(READY_S)
+
+            def wait() -> None:
+                try:
+                    while b"READY=1" not in listener.recv(4096).splitlines():
+                        continue
+                except TimeoutError as error:
+                    raise AssertionError(f"not ready after {READY_S:.0f} s: {path}") from error
+
+            yield wait
+        file.unlink()
 
     def path(self, path: str) -> Path:
         """A path of the machine as one that this process can open."""

@@ -24,7 +24,7 @@ POOL = 5  # addresses for pods in the node's subnet, a /29
 SUBNET = "10.244.1.1/29"
 _FLANNEL = {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}}
 _PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 _BEFORE_BOOT_S = 3600.0
 
 
@@ -85,7 +85,7 @@ def state(machine: Machine) -> dict[str, Any]:
 
 def judge_left(machine: Machine, figure: Figure, normal: dict[str, Any], what: str) -> None:
     """Count what is different from how it was; wait for what is on its way out."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + _PATIENCE_S
     while lines := difference(normal, state(machine)):
         if time.monotonic() > end:
             break

@@ -160,7 +160,7 @@ def program(node: Node, path: str, script: str) -> str:
     return path
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 10) -> None:
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
     """Wait until something is so that another process brings about."""
     end = time.monotonic() + seconds
     while not condition():

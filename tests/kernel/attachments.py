@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import os
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -250,7 +251,7 @@ def ping(node: Node, pod: str, address: str) -> bool:
     return node.pod_run(pod, argv, check=False).status == 0
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> bool:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> bool:
     """Wait for something that another process does; False when it never comes true."""
     return any(condition() for _ in _ticks(seconds))
 
@@ -286,8 +287,9 @@ def locked(node: Node, path: str) -> Iterator[subprocess.Popen[bytes]]:
 
 def lockers(node: Node, path: str) -> int:
     """How many processes hold or wait for a lock on a file."""
-    inode = f":{node.path(path).stat().st_ino} "
-    return node.run(["cat", "/proc/locks"]).stdout.count(inode)
+    file = node.path(path).stat()
+    name = f" {os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino} "
+    return node.run(["cat", "/proc/locks"]).stdout.count(name)
 
 
 def forge_plugin(node: Node, name: str, script: str, folder: str = "/run/plugins") -> None:

@@ -6,7 +6,6 @@ A namespace lives as long as a process in it: every process made here dies with 
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import os
 import pickle
@@ -17,26 +16,23 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import pytest
 
+from tests.namespaces import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    die_with,
+    make_mounts_private,
+    mount,
+    setns,
+    unshare,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CLONE_NEWNS = 0x00020000
-CLONE_NEWNET = 0x40000000
-MS_REC = 0x4000
-MS_PRIVATE = 1 << 18
-PR_SET_PDEATHSIG = 1
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces")
-
-
-def _check(result: int) -> None:
-    if result:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _in_child(body: Callable[[], T]) -> T:
@@ -48,7 +44,7 @@ def _in_child(body: Callable[[], T]) -> T:
         status = 1
         try:
             os.close(read)
-            _die_with(parent)
+            die_with(parent)
             answer: tuple[bool, object]
             try:
                 answer = (True, body())
@@ -75,21 +71,15 @@ def _in_child(body: Callable[[], T]) -> T:
     return result
 
 
-def _die_with(parent: int) -> None:
-    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
-    if os.getppid() != parent:
-        os._exit(1)
-
-
 def private(test: Callable[P, None]) -> Callable[P, None]:
     """Run a test in fresh network and mount namespaces, with an empty /run."""
 
     @functools.wraps(test)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         def body() -> None:
-            _check(_libc.unshare(CLONE_NEWNET | CLONE_NEWNS))
-            _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
-            _check(_libc.mount(b"none", b"/run", b"tmpfs", 0, None))
+            unshare(CLONE_NEWNET | CLONE_NEWNS)
+            make_mounts_private()
+            mount("tmpfs", "/run")
             sh("ip link set lo up")
             test(*args, **kwargs)
 
@@ -105,8 +95,8 @@ def new_pod() -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            _die_with(parent)
-            _check(_libc.unshare(CLONE_NEWNET))
+            die_with(parent)
+            unshare(CLONE_NEWNET)
             os.write(write, b"1")
             signal.pause()
         finally:
@@ -123,7 +113,7 @@ def inside(pod: int, body: Callable[[], T]) -> T:
 
     def entered() -> T:
         fd = os.open(f"/proc/{pod}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        _check(_libc.setns(fd, CLONE_NEWNET))
+        setns(fd, CLONE_NEWNET)
         os.close(fd)
         return body()
 
@@ -135,9 +125,9 @@ def spawn_inside(pod: int, body: Callable[[], Any]) -> None:
     parent = os.getpid()
     if os.fork() == 0:
         try:
-            _die_with(parent)
+            die_with(parent)
             inside_fd = os.open(f"/proc/{pod}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            _check(_libc.setns(inside_fd, CLONE_NEWNET))
+            setns(inside_fd, CLONE_NEWNET)
             body()
         finally:
             os._exit(1)

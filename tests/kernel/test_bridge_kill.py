@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 pytestmark = MARKS
 
 FAKES = "/run/fakes"
-STARTED = "/run/started"
+STARTED, GO = "/run/started", "/run/go"
+WAIT = f": > {STARTED}; until [ -e {GO} ]; do sleep 0.02; done"
 CONF = make_conf(isDefaultGateway=True, ipam=host_local(SUBNET, SUBNET6))
 RULES = {**CONF, "ipMasq": True, "ipMasqBackend": "iptables", "macspoofchk": True}
 
@@ -51,23 +52,29 @@ class Call:
 
     def end(self) -> tuple[int, dict[str, Any]]:
         """Return the status and the document on stdout."""
-        stdout, _ = self.process.communicate(timeout=20)
+        stdout, _ = self.process.communicate(timeout=60)
         return self.process.returncode, json.loads(stdout or "{}")
 
 
 def interrupt(node: Node, conf: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
-    """Send a signal to an ADD when its slow program has started."""
+    """Send a signal to an ADD when its slow program has started; if it can, that goes on then."""
     node.add_pod("p1")
     running = Call(node, conf)
     eventually(node.path(STARTED).exists, "the slow program runs")
     running.process.send_signal(number)
+    if number != signal.SIGKILL:
+        node.write(GO, "")
     return running.end()
 
 
 def slow(node: Node, name: str, rest: str) -> None:
-    """Put a program first on PATH that takes its time once."""
-    wait = f"[ -e {STARTED} ] || {{ : > {STARTED}; sleep 0.7; }}"
-    program(node, f"{FAKES}/{name}", f"{wait}\n{rest}")
+    """Put a program first on PATH that waits once, until it may go on."""
+    program(node, f"{FAKES}/{name}", f"[ -e {STARTED} ] || {{ {WAIT}; }}\n{rest}")
+
+
+def fakes_end(node: Node) -> None:
+    """Wait until none of the slow programs runs any more."""
+    eventually(lambda: not any(FAKES in line for line in node.processes()), "they end")
 
 
 # ------------------------------------------------------------------------------------------ SIGTERM
@@ -87,7 +94,7 @@ def test_a_signal_while_rules_are_written_rolls_back(node: Node, name: str, numb
 def test_no_program_goes_on_after_the_roll_back(node: Node) -> None:
     slow(node, "iptables-restore", 'exec /usr/sbin/iptables-restore "$@"')
     interrupt(node, RULES, signal.SIGTERM)
-    node.run(["sleep", "0.8"])
+    fakes_end(node)
     assert traces(node) == []
 
 
@@ -96,7 +103,7 @@ def test_a_signal_while_ipam_works_releases_its_lease(node: Node) -> None:
     program(
         node,
         f"{FAKES}/fake",
-        f"[ $CNI_COMMAND = DEL ] && rm -f {lease} && exit 0; : > {lease}; : > {STARTED}; sleep 1",
+        f"[ $CNI_COMMAND = DEL ] && rm -f {lease} && exit 0; : > {lease}; {WAIT}",
     )
     status, error = interrupt(node, make_conf(ipam={"type": "fake"}), signal.SIGTERM)
     assert (status, error["code"]) == (1, 11)
@@ -110,7 +117,7 @@ def test_a_signal_during_a_roll_back_does_not_stop_it(node: Node) -> None:
         node,
         f"{FAKES}/fake",
         f'[ $CNI_COMMAND = DEL ] || {{ : > {lease}; echo \'{{"ips": [{{"address": "x"}}]}}\';'
-        f" exit 0; }}\n: > {STARTED}; sleep 0.5; rm -f {lease}",
+        f" exit 0; }}\n{WAIT}; rm -f {lease}",
     )
     status, error = interrupt(node, make_conf(ipam={"type": "fake"}), signal.SIGTERM)
     assert status == 1
@@ -125,6 +132,7 @@ def test_a_second_signal_does_not_stop_the_roll_back(node: Node) -> None:
     eventually(node.path(STARTED).exists, "the slow program runs")
     for _ in range(20):
         running.process.send_signal(signal.SIGTERM)
+    node.write(GO, "")
     assert running.end()[0] == 1
     assert traces(node) == []
 
@@ -213,6 +221,7 @@ def test_a_kill_while_a_program_runs_does_not_hinder_the_next_add(node: Node) ->
     status, _ = interrupt(node, RULES, signal.SIGKILL)
     assert status == -signal.SIGKILL
     assert add(node, RULES).status == 0
-    node.run(["sleep", "0.8"])  # the orphaned program has ended by now
+    node.write(GO, "")
+    fakes_end(node)  # the orphan of the killed one
     delete(node, RULES)
     assert traces(node) == []

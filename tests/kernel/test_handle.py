@@ -239,6 +239,8 @@ def test_addresses_and_routes_as_we_read_them() -> None:
 @private
 def test_neighbours() -> None:
     world = World()
+    world.settle()
+    sh("sysctl -qw net.ipv4.neigh.cni0.base_reachable_time_ms=3600000")
     index, address = world.bridge.index, parse_address("10.1.2.3")
     world.host.execute(rtnl.new_address(index, parse_prefix("10.1.2.1/24")))
     for state, name in (

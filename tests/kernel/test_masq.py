@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import socket
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +19,6 @@ from cni_flannel.kernel import masq, rulenames
 from tests.kernel.privatens import inside, needs_root, new_pod, private, sh, spawn_inside
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cni.cidr import Prefix
 
 pytestmark = [pytest.mark.kernel, needs_root]
@@ -271,29 +270,40 @@ def test_two_dozen_at_once(kind: str, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------ traffic
 
 
+UNANSWERED = Path("/run/unanswered")  # the tests' own /run
+
+
 def serve_udp(address: str) -> None:
-    """Answer each datagram with the address it came from."""
+    """Answer each datagram with the address it came from; note those that no way leads back to."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = socket.socket(family, socket.SOCK_DGRAM)
     server.bind((address, 9))
     while True:
-        _, peer = server.recvfrom(100)
-        with contextlib.suppress(OSError):  # no way back to this peer
-            server.sendto(peer[0].encode(), peer)
+        word, peer = server.recvfrom(100)
+        try:
+            server.sendto(word + peer[0].encode(), peer)
+        except OSError:
+            with UNANSWERED.open("ab") as file:
+                file.write(word)
 
 
 def seen_by(address: str) -> str:
-    """Return the source address that the server there sees, "" when no answer comes."""
+    """Return the source address that the server there sees, "" when it cannot answer."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     client = socket.socket(family, socket.SOCK_DGRAM)
-    client.settimeout(0.3)
-    for _ in range(3):
-        client.sendto(b"?", (address, 9))
+    client.settimeout(0.1)
+    word = os.urandom(8)
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        client.sendto(word, (address, 9))
         try:
-            return client.recv(100).decode()
+            answer = client.recv(100)
+            assert answer.startswith(word)
+            return answer[len(word) :].decode()
         except TimeoutError:
-            continue
-    return ""
+            if UNANSWERED.exists() and word in UNANSWERED.read_bytes():
+                return ""
+    raise AssertionError(f"nobody is at {address}")
 
 
 def wire_up() -> tuple[int, int, int]:

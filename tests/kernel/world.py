@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from netlink import rtnl
 from netlink.handle import Handle
+from tests.kernel.attaching import eventually
 from tests.kernel.privatens import inside, new_pod, sh
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ class World:
         self.bridge = link_of(replies[1])
         self.host.execute(self.new_veth("veth1", **veth))
         self.veth, self.eth0 = self.found("veth1"), self.found_inside("eth0")
+
+    def settle(self) -> None:
+        """Give the bridge its carrier, and wait until the kernel has told everybody.
+
+        Without one, the kernel empties the bridge's neighbour table, up to a second later.
+        """
+        self.inside.execute(rtnl.set_link(self.eth0.index, up=True))
+        eventually(lambda: ip("link show cni0")[0]["operstate"] == "UP", "the bridge is up")
 
     def new_veth(self, name: str, **other: Any) -> Message:
         """Write the request for a pair with the pod; ``other`` replaces arguments."""

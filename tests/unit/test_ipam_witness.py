@@ -25,7 +25,10 @@ LONG_AGO = 1000.0
 
 
 class World:
-    """A results cache, a place for a namespace, and what a witness says of them."""
+    """A results cache, a place for a namespace, and what a witness says of them.
+
+    The machine is a made-up one: init, which is sealed off, and a process in our own namespace.
+    """
 
     def __init__(self, base: Path) -> None:
         self.base = base
@@ -33,6 +36,19 @@ class World:
         self.results.mkdir()
         self.netns = base / "netns"
         self.now = time.time()
+        self.proc = base / "proc"
+        (self.proc / "1").mkdir(parents=True)
+        for pid in ("self", "7"):
+            self.process(pid)
+        (self.proc / "self" / "mountinfo").write_text("")
+
+    def process(self, pid: str, netns: str = OWN) -> None:
+        """Start one, in a namespace."""
+        (self.proc / pid / "ns").mkdir(parents=True)
+        (self.proc / pid / "ns" / "net").symlink_to(netns)
+
+    def witness(self) -> Witness:
+        return Witness("net", str(self.results), proc=str(self.proc), run_dir=str(self.base))
 
     def cache(self, netns: str, owner: tuple[str, str] = OWNER) -> None:
         """Write libcni's cache file of an attachment."""
@@ -47,7 +63,7 @@ class World:
     ) -> str:
         """Return why the owner is gone; the lease is new unless `mtime` says otherwise."""
         then = self.now if mtime is None else mtime
-        return Witness("net", str(self.results)).proof_of_death(owner, then, entry)
+        return self.witness().proof_of_death(owner, then, entry)
 
 
 @pytest.fixture
@@ -87,13 +103,13 @@ def test_another_namespace_at_the_recorded_path(world: World) -> None:
 
 def test_a_number_that_another_container_s_namespace_has_by_now(world: World) -> None:
     entry = Entry([], netns_id(OWN), "/proc/99999999/ns/net")
-    witness = Witness("net", str(world.results))
+    witness = world.witness()
     for container_id, path, identity in (
         (OWNER[0], OWN, ""),  # the same container, by another path
         ("c2", "/nowhere", ""),
         ("c2", OWN, "4:1"),  # was in an earlier one, and is not at its path any more
     ):
-        other = Witness("net", str(world.results))
+        other = world.witness()
         other.place(container_id, path, identity)
         assert other.proof_of_death(OWNER, world.now, entry) == ""
     witness.place("c2", OWN)
@@ -143,24 +159,54 @@ def test_is_link() -> None:
     assert not module._is_link("no-such-link")
 
 
-def test_not_allowed_to_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sealed", ["self", "7"])
+def test_not_allowed_to_look(world: World, monkeypatch: pytest.MonkeyPatch, sealed: str) -> None:
     entry = Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))
     stat = os.stat
 
     def guarded(path: str, **more: bool) -> os.stat_result:
-        if str(path).endswith("/ns/net"):
+        if str(path).endswith(f"/{sealed}/ns/net"):
             raise PermissionError(13, "Permission denied", path)
         return stat(path, **more)
 
+    assert world.proof(entry) != ""
     monkeypatch.setattr(os, "stat", guarded)
+    world.netns.write_text("no namespace")
     assert world.proof(entry) == ""
 
 
-def test_a_clock_that_was_set_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_while_it_is_looked_at_is_in_no_namespace(world: World) -> None:
+    world.process("8", "/nowhere")
+    assert world.proof(Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))) != ""
+
+
+def test_a_mount_keeps_a_namespace(world: World) -> None:
+    entry = Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))
+    mounts = "512 24 0:4 net:[{}] /run/netns/x rw shared:9 - nsfs nsfs rw\n"
+    (world.proc / "self" / "mountinfo").write_text(mounts.format(2))
+    assert world.proof(entry) != ""
+    (world.proc / "self" / "mountinfo").write_text(mounts.format(2) + mounts.format(1))
+    assert world.proof(entry) == ""
+
+
+def test_no_list_of_mounts_proves_nothing(world: World) -> None:
+    (world.proc / "self" / "mountinfo").unlink()
+    assert world.proof(Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))) == ""
+
+
+def test_a_clock_that_was_set_forward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert boot_time("/nowhere") < time.time()
     monkeypatch.setattr(time, "clock_gettime", lambda _: 0.0)  # "booted now", says the clock
-    oldest = min(os.lstat(f"/dev/shm/{n}").st_ctime for n in [*os.listdir("/dev/shm"), "."])  # noqa: S108
-    assert boot_time("/dev/shm") <= max(oldest, 0.0) + 1 or not os.listdir("/dev/shm")  # noqa: S108
+    (tmp_path / "older").touch()
+    oldest = os.lstat(tmp_path / "older").st_ctime
+    assert boot_time(str(tmp_path)) > oldest - 5  # a folder of a disk outlives a boot
+    stat = os.stat
+
+    def elsewhere(path: str) -> os.stat_result:
+        return stat("/proc" if path.endswith("/..") else path)
+
+    monkeypatch.setattr(os, "stat", elsewhere)
+    assert boot_time(str(tmp_path)) == oldest - 5
 
 
 # -------------------------------------------------------------------------- the full pool

@@ -8,17 +8,15 @@ The calling test's own namespace is the node: it forwards between three veth pai
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 
-from tests.kernel.privatens import CLONE_NEWNET, new_pod, sh
+from tests.kernel.privatens import new_pod, sh
+from tests.namespaces import CLONE_NEWNET, setns
 
 POD, GATEWAY, PEER_POD = "10.42.1.2", "10.42.1.1", "10.42.2.2"
 OUTSIDE, NODE, NODE_TO_PEER = "192.168.7.2", "192.168.7.1", "192.168.8.1"
 GROUP = "239.1.2.3"
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Node:
@@ -78,7 +76,6 @@ def socket_in(pid: int | None, kind: int = socket.SOCK_DGRAM, protocol: int = 0)
 def _setns(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if _libc.setns(fd, CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        setns(fd, CLONE_NEWNET)
     finally:
         os.close(fd)
