@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _BUSY_STEPS_S = (0.001, 0.004, 0.016, 0.064, 0.25, 0.5, 1.0, 1.0, 1.0, 1.0)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)  # and would stay so across exec
+_STEP_S = 0.02  # where no descriptor tells of a child's end
 _GRACE_S = 2.0  # between SIGTERM and SIGKILL, for a child that wants to roll back
 
 
@@ -112,24 +113,37 @@ def _ended_within(pid: int, timeout_s: float, connection: int = -1) -> bool:
     """Wait for the child's end without reaping it; no longer than somebody is connected."""
     import select  # only for a wait with a limit
 
-    fd = os.pidfd_open(pid)
+    deadline = time.monotonic() + timeout_s
+    poll = select.poll()
+    if connection >= 0:
+        poll.register(connection, select.POLLRDHUP)
+    fd = _pidfd(pid)
     try:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        if connection >= 0:
-            poll.register(connection, select.POLLRDHUP)
-        return fd in [ready for ready, _ in poll.poll(timeout_s * 1000)]
+        if fd >= 0:
+            poll.register(fd, select.POLLIN)
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+            left = deadline - time.monotonic()
+            ready = poll.poll(max(left if fd >= 0 else min(left, _STEP_S), 0) * 1000)
+            if left <= 0 or connection in [one for one, _ in ready]:
+                return False
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
+    return True
+
+
+def _pidfd(pid: int) -> int:
+    """A descriptor that is readable when the child ends; -1 before Linux 5.3, or without room."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return -1
 
 
 def _stop(pid: int) -> None:
     """End a child that nobody waits for any more, and reap it."""
-    try:
-        os.kill(pid, signal.SIGTERM)
-        if not _ended_within(pid, _GRACE_S):
-            os.kill(pid, signal.SIGKILL)
-    except OSError:  # no pidfd to be had: no patience either
+    os.kill(pid, signal.SIGTERM)
+    if not _ended_within(pid, _GRACE_S):
         os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 

@@ -63,12 +63,20 @@ def _fork() -> int:
 def _be_the_child(work: Callable[[], object], answer: int) -> None:
     """Do the work and end, whatever happens; an error is written as number and text."""
     try:
-        os.closerange(0, 3)  # the runtime waits until nobody has its pipes open
+        _close_all_but(answer)
         work()
     except OSError as error:
         os.write(answer, f"{error.errno or errno.EIO} {getattr(error, 'text', '')}".encode())
     finally:
         os._exit(0)  # noqa: TID251 - not through the parent's way out
+
+
+def _close_all_but(kept: int) -> None:
+    """The runtime waits for its pipes and unmounts the namespace, while the child lives on."""
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd != kept:
+            os.closerange(fd, fd + 1)  # of the listing's own, too, which is closed already
 
 
 def _is_gone(heard: events.Events, index: int, answer: int) -> bool:

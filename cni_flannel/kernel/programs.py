@@ -22,6 +22,7 @@ _FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin
 _PASSED_ON = ("XTABLES_LIBDIR", "XTABLES_LOCKFILE")
 _LONGEST_QUOTE = 1000
 _REMEDY = "see the kernel log (dmesg); list the rules: iptables -t nat -S, nft list ruleset"
+_LIMIT_S = 60.0  # twice what iptables waits for the lock; nft has no limit of its own
 _BUSY = 4
 """iptables' RESOURCE_PROBLEM; of the lock when the text says so (xshared.h)."""
 
@@ -60,14 +61,23 @@ def locate(name: str, environ: Mapping[str, str]) -> str:
 def run(argv: list[str], environ: Mapping[str, str], stdin: str = "") -> process.Completed:
     """Run a program to its end; whether its status is a failure is the caller's to say.
 
+    CNIError 11 if that does not come: one that hangs must not keep a resident process' thread.
+
     The environment is made anew: of the plugin's own, only PATH and the lock's place concern a
     packet filter, and a frozen program's LD_LIBRARY_PATH would give it the wrong libraries.
     """
     env = {name: environ[name] for name in _PASSED_ON if name in environ}
     env["PATH"] = _path(environ)
     env["LC_ALL"] = "C"
+    data = stdin.encode("utf-8", "surrogateescape")
     try:
-        return process.run(argv, stdin=stdin.encode("utf-8", "surrogateescape"), env=env)
+        return process.run(argv, stdin=data, env=env, timeout_s=_LIMIT_S)
+    except TimeoutError as error:
+        raise CNIError(
+            TRY_AGAIN_LATER,
+            f"run {argv[0]}: {error}",
+            "look what it waits for: another program may hold the packet filter for long",
+        ) from error
     except OSError as error:
         raise CNIError(
             KERNEL_REFUSED,

@@ -38,6 +38,9 @@ DESCRIPTORS = 8192
 IDLE_S = 600.0
 """A process that the service manager starts when it is called ends after so long without a call."""
 
+RETRY_S = 30.0
+"""Threads that could not be had are asked for again after this."""
+
 USAGE = """\
 usage: flannel serve [--socket PATH] [--log-calls]
 
@@ -122,18 +125,19 @@ def _signals() -> int:
 
 
 def _attend(server: Server, signals: int, idle_s: float | None) -> None:
-    """Replace threads that end, until a signal ends the process or it was idle for so long."""
+    """Replace missing threads, until a signal ends the process or it was idle for so long."""
     poll = select.poll()
     poll.register(signals, select.POLLIN)
     poll.register(server.fileno(), select.POLLIN)
     served, since = 0, time.monotonic()
     while True:
-        ready = [fd for fd, _ in poll.poll(None if idle_s is None else idle_s * 1000)]
+        limit_s = idle_s if server.threads == THREADS else RETRY_S
+        ready = [fd for fd, _ in poll.poll(None if limit_s is None else limit_s * 1000)]
         if signals in ready and set(os.read(signals, 256)) & set(_ENDING):
             return
         if server.fileno() in ready:
             server.heed()
-            server.keep(THREADS)
+        server.keep(THREADS)
         if (server.served, server.busy) != (served, 0):
             served, since = server.served, time.monotonic()
         elif idle_s is not None and time.monotonic() - since >= idle_s:

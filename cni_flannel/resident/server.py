@@ -20,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+REST_S = 0.1
+
 
 class Server:
     """Threads that accept from one socket.
@@ -53,7 +55,7 @@ class Server:
         self._home = _namespace()
         self._lock = _thread.allocate_lock()
         self._stopped = os.eventfd(0)  # readable for ever once `stop` was called
-        self._activity = os.eventfd(0, os.EFD_NONBLOCK)  # a thread has ended
+        self._activity = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # a thread has ended
         self.threads = 0
         self.busy = 0
         self.served = 0
@@ -96,6 +98,12 @@ class Server:
         poll.register(self._stopped, select.EPOLLIN)
         return poll
 
+    def _rest(self) -> None:
+        """Wait a moment, or for the end: without it the kernel would say at once the same again."""
+        poll = select.poll()
+        poll.register(self._stopped, select.POLLIN)
+        poll.poll(REST_S * 1000)
+
     def _run(self, poll: select.epoll) -> None:
         try:
             while self._stopped not in [fd for fd, _ in poll.poll()] and self._serve_one():
@@ -110,8 +118,11 @@ class Server:
         """Serve the next connection, if there is one; whether this thread may go on."""
         try:
             fd, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 as socket.accept
-        except OSError:
+        except (BlockingIOError, ConnectionAbortedError):
             return True  # another thread was faster, or the other end has gone already
+        except OSError:  # no descriptor, no memory: who waits to be accepted still waits
+            self._rest()
+            return True
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
         with self._lock:
             self.busy += 1

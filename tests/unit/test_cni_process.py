@@ -88,6 +88,20 @@ def test_a_limit_ends_the_child() -> None:
     assert children() == before
 
 
+def test_a_limit_holds_without_a_descriptor_of_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux has pidfd_open(2) from 5.3 on; and there may be no descriptor left."""
+
+    def refuse(_: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    before = children()
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert sh("exit 3", timeout_s=20).status == 3
+    with pytest.raises(TimeoutError, match=r"did not end within 0\.05 s"):
+        sh("exec sleep 20", timeout_s=0.05)
+    assert children() == before
+
+
 @pytest.mark.parametrize("trap", ["'echo ended; exit' TERM", "'' TERM"])
 def test_a_child_that_ignores_sigterm_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trap: str

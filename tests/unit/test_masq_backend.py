@@ -147,3 +147,26 @@ def test_a_ruleset_that_never_rests_is_an_error(monkeypatch: pytest.MonkeyPatch)
         nfnl.Ruleset().rules(nfnl.NFPROTO_IPV4, "t", "c")
     assert caught.value.code == 101
     assert len(reads) == nfnl.DUMP_ATTEMPTS
+
+
+def test_every_call_of_iptables_waits_for_the_xtables_lock(folder: Path) -> None:
+    """Without -w a program that finds the lock taken fails at once."""
+    script = f'echo "$*" >> {folder}/words; cat >/dev/null; echo "-A POSTROUTING -j CNI-x"'
+    names = [f"{six}tables{end}" for six in ("ip", "ip6") for end in ("", "-restore")]
+    environ = install(folder, script, *names)
+    iptables.setup("net", "cid", PREFIXES, environ)
+    iptables.missing("net", "cid", PREFIXES, environ)
+    iptables.teardown(4, "CNI-x", environ)
+    iptables.collect(6, "net", [], environ)
+    assert iptables.usable(environ)
+    asked = (folder / "words").read_text().splitlines()
+    assert len(asked) > 6
+    assert [words for words in asked if " -w 30" not in f" {words}"] == []
+
+
+def test_a_program_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_LIMIT_S", 0.2)
+    environ = install(folder, "exec /bin/sleep 60", "nft")
+    with pytest.raises(CNIError, match="did not end within") as caught:
+        programs.run([f"{folder}/nft", "-f", "-"], environ)
+    assert caught.value.code == TRY_AGAIN_LATER

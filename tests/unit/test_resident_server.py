@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 import select
 import signal
@@ -62,7 +63,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> Iterator[Serving]:
+def serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    monkeypatch.setattr(serve, "THREADS", 3)
     made = Serving(tmp_path / "s", 3)
     yield made
     made.stop()
@@ -78,6 +80,39 @@ def test_every_thread_serves_and_none_is_left_when_it_stops(serving: Serving) ->
         caller.join(20)
     until(lambda: (serving.server.served, serving.server.busy) == (6, 0))
     assert serving.server.threads == 3
+
+
+def test_who_cannot_be_accepted_is_served_when_there_is_room_again(serving: Serving) -> None:
+    """The kernel says again and again that somebody waits: asking without a pause helps nobody."""
+    lacking = Lacking(serving.listener)
+    serving.server._listener = lacking  # type: ignore[assignment]
+    caller = threading.Thread(target=serving.call)
+    caller.start()
+    until(lambda: lacking.asked > 0)
+    caller.join(3 * server.REST_S)
+    assert caller.is_alive()
+    assert lacking.asked <= 3 * 20, "each thread asks some times a second"
+    lacking.lacks = False
+    caller.join(20)
+    assert not caller.is_alive()
+
+
+class Lacking:
+    """A listening socket for which there are no descriptors."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self.lacks = True
+        self.asked = 0
+
+    def fileno(self) -> int:
+        return self._listener.fileno()
+
+    def _accept(self) -> tuple[int, Any]:
+        if not self.lacks:
+            return self._listener._accept()  # type: ignore[attr-defined,no-any-return]
+        self.asked += 1
+        raise OSError(errno.EMFILE, "Too many open files")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), SystemExit(3), KeyboardInterrupt()])
@@ -195,7 +230,6 @@ def test_only_the_ending_signals_end_it(serving: Serving) -> None:
 def test_lost_threads_are_replaced_meanwhile(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve, "THREADS", 3)
     lost = threading.local()
     real = server._namespace
     monkeypatch.setattr(server, "_namespace", lambda: getattr(lost, "there", None) or real())
@@ -208,5 +242,28 @@ def test_lost_threads_are_replaced_meanwhile(
     for _ in range(7):
         serving.call()
     until(lambda: serving.server.threads == 3)
+    attended.send(signal.SIGTERM)
+    assert attended.ended()
+
+
+def test_threads_that_could_not_be_had_are_asked_for_again(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "RETRY_S", 0.02)
+    monkeypatch.setattr(serve, "THREADS", 5)
+    start = _thread.start_new_thread
+    refused: list[Any] = []
+
+    def refuse_once(work: Any, arguments: Any) -> int:
+        if not refused:
+            refused.append(work)
+            raise RuntimeError("can't start new thread")
+        return start(work, arguments)
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse_once)
+    serving.server.keep(5)
+    assert serving.server.threads == 3
+    attended = Attended(serving.server, None)
+    until(lambda: serving.server.threads == 5)
     attended.send(signal.SIGTERM)
     assert attended.ended()
