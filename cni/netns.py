@@ -3,14 +3,16 @@
 A runtime may hand over a /proc/<pid>/ns/net whose process has died and whose pid now belongs to
 somebody in the host's namespace: deleting an interface there would cut off the node. Namespaces
 are files of one file system (nsfs): equal device and inode mean the same one (namespaces(7)).
-Opens and changes nothing.
+Changes nothing.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
-import stat
 
+from cni import files
 from cni.errors import INVALID_NETNS, CNIError
 
 TYPE_CHECKING = False
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from cni.types import Args
 
 OWN = "/proc/thread-self/ns/net"
+CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703  # _IO(NSIO, 0x3), Linux 4.11: ioctl_nsfs(2)
+_NO_SUCH_IOCTL = (errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _OVERRIDES = ("1", "true")
 
 
@@ -39,7 +44,8 @@ def check(args: Args, *, needed: bool = True) -> None:
         if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
             _refuse_own(args)
         elif found.st_dev != own.st_dev:
-            problem = f"it is {_kind(found.st_mode)}, not a network namespace"
+            what = files.kind(found.st_mode) or "a plain file"
+            problem = f"it is {what}, not a network namespace"
     if problem and needed and args.command != "DEL":
         raise CNIError(
             INVALID_NETNS,
@@ -66,7 +72,30 @@ def _reason(error: OSError | ValueError) -> str:
     return str(error.strerror if isinstance(error, OSError) else error)
 
 
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "a directory"
-    return "a plain file" if stat.S_ISREG(mode) else "a special file"
+def type_of(fd: int) -> int:
+    """Return the CLONE_ flag of an open namespace; 0 for a plain file.
+
+    Any other failure is an OSError: DEL must not take a living namespace for one that is gone.
+    """
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError as error:
+        if error.errno not in _NO_SUCH_IOCTL:
+            raise
+        return 0
+
+
+def identity(path: str) -> str:
+    """Return "device:inode" of the network namespace that a path leads to; "" if to none."""
+    try:
+        found = os.stat(path)
+        if found.st_dev != os.stat(OWN).st_dev:
+            return ""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            is_network = type_of(fd) == CLONE_NEWNET
+        finally:
+            os.close(fd)
+    except (OSError, ValueError):
+        return ""
+    return f"{found.st_dev}:{found.st_ino}" if is_network else ""

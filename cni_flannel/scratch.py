@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from cni import errors, wire
+from cni import errors, files, wire
 from cni.errors import CNIError
 
 TYPE_CHECKING = False
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 FIRST_IFNAME = "eth0"
+_LARGEST = 1 << 26
 
 
 class Scratch:
@@ -47,7 +48,7 @@ class Scratch:
                 errors.INVALID_NETWORK_CONFIG, f"store configuration: {error}"
             ) from error
         try:
-            os.makedirs(self._data_dir, 0o700, exist_ok=True)
+            files.make_folder(self._data_dir, 0o700)
             _write(self._temp, text.encode())
             os.rename(self._temp, self._own)
         except OSError as error:
@@ -81,8 +82,8 @@ class Scratch:
 def read(path: str) -> dict[str, Any] | None:
     """The delegate's configuration in the file at ``path``; None if absent, empty or broken."""
     try:
-        conf = wire.loads(_read(path))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        conf = wire.loads(files.read(path, _LARGEST))
+    except (FileNotFoundError, NotADirectoryError, files.NotPlain, ValueError):
         return None
     except OSError as error:
         raise _failure("read", path, error) from error
@@ -115,19 +116,8 @@ def listed(data_dir: str, problems: list[CNIError]) -> list[tuple[str, str, dict
     return found
 
 
-def _read(path: str) -> bytes:
-    # O_NONBLOCK, here and below: a named pipe in a file's place must not hold the call up.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, 1 << 16):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(fd)
-
-
 def _write(path: str, data: bytes) -> None:
+    # O_NONBLOCK: a named pipe in the file's place must not hold the call up.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)
     try:

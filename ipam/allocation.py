@@ -7,8 +7,9 @@ and takes them back when this raises.
 from __future__ import annotations
 
 from cni.errors import ADDRESS_TAKEN, POOL_EXHAUSTED, CNIError
+from cni.netns import identity
 from ipam import allocator
-from ipam.index import netns_id, owners_of
+from ipam.index import owners_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from cni.types import Args, IPConfig
     from ipam.conf import Conf
     from ipam.index import Owner
+    from ipam.lease import Lease
     from ipam.ranges import Range, RangeSet
     from ipam.request import Request
     from ipam.store import Store
+    from ipam.witness import Witness
 
 _ROUNDING_S = 1e-6  # of a file's time as a float
 _PROBES = 64  # taken addresses in a row after which one listing is cheaper
@@ -39,13 +42,14 @@ def untried(store: Store, range_set: RangeSet, last: Address | None) -> Iterator
 class Allocation:
     """One ADD under the lock."""
 
-    __slots__ = ("_args", "_conf", "_results_dir", "_store")
+    __slots__ = ("_args", "_conf", "_results_dir", "_store", "_witness")
 
     def __init__(self, args: Args, conf: Conf, store: Store, results_dir: str) -> None:
         self._args = args
         self._conf = conf
         self._store = store
         self._results_dir = results_dir
+        self._witness: Witness | None = None
 
     def run(self, request: Request) -> list[IPConfig]:
         """Lease from each set in turn; when it raises, the store undoes all of them."""
@@ -73,7 +77,7 @@ class Allocation:
             self._store.set_last_reserved(index, address)
         kept = [address for address, one in holding.items() if one == owner]
         args = self._args
-        self._store.record(owner, [*leased, *kept], netns_id(args.netns_file), args.netns)
+        self._store.record(owner, [*leased, *kept], identity(args.netns_file), args.netns)
         return ips
 
     def _lease(
@@ -105,11 +109,8 @@ class Allocation:
         address = self._reserve(untried(self._store, range_set, last))
         if address is None:
             from ipam.sweep import reclaim
-            from ipam.witness import Witness
 
-            witness = Witness(self._conf.name, self._results_dir)
-            witness.place(self._args.container_id, self._args.netns_file)
-            if reclaim(self._store, range_set, witness, self._args.note):
+            if reclaim(self._store, range_set, self._ask(), self._args.note):
                 address = self._reserve(untried(self._store, range_set, last))
         if address is None:
             count = allocator.capacity(range_set)
@@ -141,7 +142,7 @@ class Allocation:
                 f"requested ip {address} is excluded from range set {range_set}",
                 "ask for another address, or take it out of ipam.exclude",
             )
-        if not self._store.is_free(str(address)):
+        if not (self._store.is_free(str(address)) or self._is_freed(address)):
             raise self._taken(range_set, address)
 
     def _taken(self, range_set: RangeSet, address: Address) -> CNIError:
@@ -150,8 +151,8 @@ class Allocation:
         return CNIError(
             ADDRESS_TAKEN,
             f"requested IP address {address} is not available in range set {range_set}",
-            f"{self._store.path}/{address} says that {whose} holds it; delete that pod first, "
-            "or remove the file if it is gone",
+            f"{self._store.path}/{address} says that {whose} holds it, and nothing proves that it "
+            "is gone; delete that pod first, or remove the file if it is gone",
         )
 
     def _check_duplicate(self, range_set: RangeSet, holding: dict[Address, Owner]) -> None:
@@ -172,18 +173,23 @@ class Allocation:
                     del holding[other]
 
     def _is_freed(self, address: Address) -> bool:
-        """Take a lease of this attachment back if its holder is provably gone; whether it was."""
+        """Take a lease back if its holder is provably gone, or this call; whether it was."""
         from ipam import sweep
-        from ipam.witness import Witness
 
         lease = self._store.lease(str(address))
         if lease is None:
             return True
-        reason = _made_by(self._args, lease.mtime)
-        reason = reason or sweep.proof(
-            self._store, lease, Witness(self._conf.name, self._results_dir)
-        )
+        reason = _made_by(self._args, lease) or sweep.proof(self._store, lease, self._ask())
         return bool(reason) and not sweep.free(self._store, lease, reason, self._args.note)
+
+    def _ask(self) -> Witness:
+        """Who knows which namespaces are gone; asks all leases, once."""
+        if self._witness is None:
+            from ipam.sweep import witness_of
+
+            self._witness = witness_of(self._store, self._conf.name, self._results_dir)
+            self._witness.place(self._args.container_id, self._args.netns_file)
+        return self._witness
 
 
 def _time_of_call(args: Args) -> int:
@@ -196,9 +202,11 @@ def _time_of_call(args: Args) -> int:
     return int(time_ns) if time_ns.isascii() and time_ns.isdigit() and len(time_ns) == 19 else 0
 
 
-def _made_by(args: Args, mtime: float) -> str:
-    """Why a lease of this attachment is known to be the call's own, or ""."""
+def _made_by(args: Args, lease: Lease) -> str:
+    """Why a lease is known to be the call's own, or ""."""
     time_ns = _time_of_call(args)
-    if not time_ns or abs(mtime - time_ns / 1e9) > _ROUNDING_S:
+    if not time_ns or abs(lease.mtime - time_ns / 1e9) > _ROUNDING_S:
+        return ""
+    if lease.owner not in owners_of(args):
         return ""
     return "this call leased it, in a process that did not answer"

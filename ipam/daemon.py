@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 
-_COMM = "flanneld"
+from cni import files
+
+_COMM = b"flanneld"
 
 
 def likely_reason(path: str, proc: str = "/proc", net: str = "/sys/class/net") -> str:
@@ -46,9 +48,9 @@ def _find(proc: str) -> str:
         if not pid.isdigit():
             continue
         try:
-            with open(f"{proc}/{pid}/comm", encoding="utf-8", errors="replace") as file:
-                if file.read().strip() == _COMM and _network(proc, pid) == _network(proc, "self"):
-                    return pid
+            comm = files.read(f"{proc}/{pid}/comm").strip()
+            if comm == _COMM and _network(proc, pid) == _network(proc, "self"):
+                return pid
         except OSError:  # it has ended meanwhile
             pass
     return ""

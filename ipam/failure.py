@@ -6,7 +6,6 @@ Imported only then.
 from __future__ import annotations
 
 import errno
-import os
 
 from cni.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, CNIError
 
@@ -35,5 +34,5 @@ def io_error(what: str, path: str, error: OSError) -> CNIError:
         msg = f"{what}: {path}: the name is too long"
         return CNIError(INVALID_NETWORK_CONFIG, msg, "a file name has at most 255 bytes")
     # containerd takes "no such file or directory" for "there is nothing left to do"
-    cause = "it does not exist" if number == errno.ENOENT else os.strerror(number).lower()
+    cause = "it does not exist" if number == errno.ENOENT else str(error.strerror).lower()
     return CNIError(IO_FAILURE, f"{what}: {path}: {cause}", _REMEDIES.get(number, _KERNEL_LOG))

@@ -21,6 +21,8 @@ from __future__ import annotations
 import errno
 import os
 
+from cni import files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.types import Args
@@ -36,7 +38,10 @@ _NO_ENTRY = (errno.ENOENT, errno.EINVAL, errno.ENAMETOOLONG)
 
 
 class Entry:
-    """What the index says of one attachment; `netns_id` and `netns_path` may be empty."""
+    """What the index says of one attachment; `netns_id` and `netns_path` may be empty.
+
+    An ID is a network namespace's. (Earlier versions took whatever the path led to.)
+    """
 
     __slots__ = ("addresses", "netns_id", "netns_path")
 
@@ -51,17 +56,6 @@ class Entry:
             return text
         longer = f"{text} {self.netns_id} {self.netns_path}"
         return longer if len(os.fsencode(longer)) <= _TARGET_BYTES else text
-
-
-def netns_id(path: str) -> str:
-    """Return "device:inode" of what a path leads to, or "" when it leads nowhere."""
-    if not path:
-        return ""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ""
-    return f"{stat.st_dev}:{stat.st_ino}"
 
 
 class Index:
@@ -119,7 +113,7 @@ class Index:
 
     def rebuild(self, owners: dict[Owner, list[str]]) -> None:
         """Make the index say exactly this; what old entries know of namespaces is kept."""
-        os.makedirs(self.path, 0o700, exist_ok=True)
+        files.make_folder(self.path, 0o700)
         if os.path.islink(self.path) or os.path.islink(os.path.dirname(self.path)):
             raise NotADirectoryError(errno.ENOTDIR, "a link to somebody's directory", self.path)
         present = set(os.listdir(self.path))

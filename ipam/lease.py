@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 
+from cni import files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 DRAFT = ".new-lease"  # only where the file system has no files without a name
 _NOT_IN_NAMES = frozenset("/:\0")
 _LINE_BREAK = "\r\n"
-_NO_FILE = (errno.ENOENT, errno.ENXIO, errno.ELOOP)  # nothing, a socket, a link to itself
+_NO_FILE = (errno.ENOENT, errno.ELOOP)  # nothing, a link to itself
+_LARGEST = 1 << 16
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
@@ -44,45 +47,34 @@ def owner_of(content: bytes) -> Owner | None:
 
 
 def read_lease(name: str, dir_fd: int) -> Lease | None:
-    """Read a lease with its time; None when it is missing or no regular file."""
+    """Read a lease with its time; None when it is missing or no plain file."""
     try:
         stat = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    content = read(name, dir_fd) if _is_regular(stat) else None
+    content = None if files.kind(stat.st_mode) else read(name, dir_fd)
     return None if content is None else Lease(name, content, stat.st_mtime)
 
 
 def read(name: str, dir_fd: int) -> bytes | None:
-    """Return the bytes of a small file; None when it is missing or no regular file."""
+    """Return the bytes of a small file; None when it is missing or no plain file."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=dir_fd)
+        return files.read(name, _LARGEST, dir_fd)
+    except (files.NotPlain, IsADirectoryError):
+        return None
     except OSError as error:
         if error.errno in _NO_FILE:
             return None
         raise
-    try:
-        return os.read(fd, 4096)
-    except IsADirectoryError:
-        return None
-    except OSError as error:
-        error.filename = name  # read(2) knows a descriptor only
-        raise
-    finally:
-        os.close(fd)
 
 
 def is_empty(name: str, dir_fd: int) -> bool:
-    """Whether a regular file of that name holds nothing."""
+    """Whether a plain file of that name holds nothing."""
     try:
         stat = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except FileNotFoundError:
         return False
-    return stat.st_size == 0 and _is_regular(stat)
-
-
-def _is_regular(stat: os.stat_result) -> bool:
-    return stat.st_mode & 0o170000 == 0o100000  # S_IFMT, S_IFREG
+    return stat.st_size == 0 and not files.kind(stat.st_mode)
 
 
 def overwrite(name: str, content: bytes, dir_fd: int) -> None:

@@ -11,6 +11,7 @@ import _thread
 import fcntl
 import os
 
+from cni import files
 from cni.errors import TRY_AGAIN_LATER, CNIError
 
 
@@ -83,7 +84,6 @@ def _looks(path: str) -> str:
 
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        return files.read(path).decode("utf-8", "replace")
     except OSError:
         return ""

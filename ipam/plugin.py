@@ -100,7 +100,6 @@ def cmd_check(args: Args) -> None:
 def cmd_gc(args: Args, results_dir: str = RESULTS_DIR) -> None:
     """Free what is not a valid attachment; goes on after errors, reports them together."""
     from ipam import sweep, verify
-    from ipam.witness import Witness
 
     conf = Conf(args.conf)
     valid = verify.valid_attachments(args.conf)
@@ -109,8 +108,7 @@ def cmd_gc(args: Args, results_dir: str = RESULTS_DIR) -> None:
         if store is None:
             return
         with store:
-            witness = Witness(conf.name, results_dir)
-            errors = sweep.collect(store, valid, witness, args.note)
+            errors = sweep.collect(store, valid, (conf.name, results_dir), args.note)
     except OSError as error:
         errors = [_failure("failed to collect the leases", conf, error)]
     if errors:

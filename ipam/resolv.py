@@ -5,8 +5,7 @@ Imported only when the conf names such a file.
 
 from __future__ import annotations
 
-import os
-
+from cni import files
 from cni.errors import IO_FAILURE, CNIError
 
 TYPE_CHECKING = False
@@ -17,10 +16,9 @@ if TYPE_CHECKING:
 def load(path: str) -> DNS:
     """Read the resolver settings of a file; CNIError 5 when it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return parse(file.read())
+        return parse(files.read(path).decode("utf-8", "replace"))
     except OSError as error:
-        cause = os.strerror(error.errno or 0).lower()
+        cause = str(error.strerror).lower()
         raise CNIError(
             IO_FAILURE,
             f"failed to read ipam.resolvConf: open {path}: {cause}",

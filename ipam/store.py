@@ -15,6 +15,7 @@ import errno
 import fcntl
 import os
 
+from cni import files
 from cni.cidr import parse_address
 from ipam.index import Entry, Index
 from ipam.lease import DRAFT, Draft, is_empty, overwrite, owner_of, read, read_lease, unlink
@@ -263,7 +264,7 @@ def _directory(path: str, *, create: bool) -> int | None:
                 return None
             if error.errno != errno.ENOENT:
                 raise
-        os.makedirs(path, 0o755, exist_ok=True)
+        files.make_folder(path, 0o755)
 
 
 def _locked(path: str, dir_fd: int, timeout_s: float, index: Index) -> Store | None:

@@ -9,9 +9,9 @@ file that flanneld has yet to write.
 
 from __future__ import annotations
 
-import os
 import time
 
+from cni import files
 from cni.cidr import parse_prefix
 from cni.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from cni.wire import dumps
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cni.types import Resident
 
 DEFAULT_PATH = "/run/flannel/subnet.env"
-_MAX_BYTES = 65536
 _MAX_MTU = 65535
 _STEP_S = 0.05
 _FAILED = "failed to load flannel 'subnet.env' file"
@@ -118,7 +117,7 @@ def load(
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            return parse(_read(path), path)
+            return parse(files.read(path).decode("utf-8", "replace"), path)
         except (FileNotFoundError, NotADirectoryError):
             left = deadline - time.monotonic()
             if left <= 0:
@@ -128,20 +127,12 @@ def load(
                 resident.step_aside()
             time.sleep(min(_STEP_S, left))  # noqa: TID251 - inotify would need ctypes; rare
         except OSError as error:
-            cause = os.strerror(error.errno or 0).lower()
+            cause = str(error.strerror).lower()
             raise CNIError(
                 IO_FAILURE,
                 f"{_FAILED}: open {path}: {cause}",
                 "it must be a plain file that root can read; flanneld writes it",
             ) from None
-
-
-def _read(path: str) -> str:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        return os.read(fd, _MAX_BYTES).decode("utf-8", "replace")
-    finally:
-        os.close(fd)
 
 
 def _lines(text: str, path: str) -> dict[str, _Line]:

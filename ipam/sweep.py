@@ -1,33 +1,45 @@
-"""Taking leases back: from the provably dead when a pool is full, and for GC.
+"""Taking leases back: from the provably dead when an address is wanted, and for GC.
 
 Whole attachments are freed, never single addresses. Each one freed is told. Imported on these
-two rare paths only; reads every lease.
+rare paths only: a full pool, an address that is taken, GC. Reads every lease.
 """
 
 from __future__ import annotations
 
 from cni.cidr import parse_address
 from ipam.failure import io_error
+from ipam.witness import Witness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from cni.errors import CNIError
     from ipam.index import Owner
     from ipam.lease import Lease
     from ipam.ranges import RangeSet
     from ipam.store import Store
-    from ipam.witness import Witness
+
+_EMPTY = "the file is empty"
+_INVALID = "no valid attachment holds it"
+
+
+def witness_of(store: Store, network: str, results_dir: str) -> Witness:
+    """Make a witness who knows where everybody is whose namespace is still at its path."""
+    witness = Witness(network, results_dir)
+    for lease in _readable(store, []):
+        entry = store.index.read(lease.owner) if lease.owner is not None else None
+        if lease.owner is not None and entry is not None and entry.netns_id:
+            witness.place(lease.owner[0], entry.netns_path, entry.netns_id)
+    return witness
 
 
 def dead(store: Store, range_set: RangeSet, witness: Witness) -> Iterator[tuple[Lease, str]]:
     """Give the leases of a range set that nobody can be using, each with the proof."""
-    _place_all(store, store.leases(), witness)
-    for lease in store.leases():
+    for lease in _readable(store, []):
         if range_set.range_of(parse_address(lease.name)) is None:
             continue
-        reason = "the file is empty" if not lease.content.strip() else proof(store, lease, witness)
+        reason = proof(store, lease, witness)
         if reason:
             yield lease, reason
 
@@ -45,24 +57,26 @@ def reclaim(
 def collect(
     store: Store,
     valid: set[Owner] | None,
-    witness: Witness,
+    network: tuple[str, str],
     note: Callable[[str], None],
 ) -> list[CNIError]:
-    """Free what is not in `valid`; without it (None) only the provably dead. Returns failures."""
+    """Free what is not in `valid`; without it (None) only the provably dead. Returns failures.
+
+    `network` is its name, and where libcni keeps results.
+    """
     errors: list[CNIError] = []
+    witness = None if valid is not None else witness_of(store, *network)
     containers = {container_id for container_id, _ in valid or ()}
-    if valid is None:
-        _place_all(store, _readable(store, []), witness)  # the next round reports
     for lease in _readable(store, errors):
         if not lease.content.strip():
-            reason = "the file is empty"
-        elif valid is None:
+            reason = _EMPTY
+        elif witness is not None:
             reason = proof(store, lease, witness)
         elif lease.owner is None and valid:
             note(f"kept {store.path}/{lease.name}: it says {lease.content[:80]!r}, not whose it is")
             continue
         else:
-            reason = "" if _is_valid(lease, valid, containers) else "no valid attachment holds it"
+            reason = "" if _is_valid(lease, valid or set(), containers) else _INVALID
         if reason:
             errors += free(store, lease, reason, note)
     return errors
@@ -100,16 +114,10 @@ def free(store: Store, lease: Lease, reason: str, note: Callable[[str], None]) -
 
 def proof(store: Store, lease: Lease, witness: Witness) -> str:
     """Return why the holder of a lease is known to be gone, or ""."""
+    if not lease.content.strip():
+        return _EMPTY
     entry = store.index.read(lease.owner) if lease.owner is not None else None
     return witness.proof_of_death(lease.owner, lease.mtime, entry)
-
-
-def _place_all(store: Store, leases: Iterable[Lease], witness: Witness) -> None:
-    """Tell the witness where everybody is whose namespace is still at its path."""
-    for lease in leases:
-        entry = store.index.read(lease.owner) if lease.owner is not None else None
-        if lease.owner is not None and entry is not None and entry.netns_id:
-            witness.place(lease.owner[0], entry.netns_path, entry.netns_id)
 
 
 def _is_valid(lease: Lease, valid: set[Owner], containers: set[str]) -> bool:

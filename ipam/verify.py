@@ -113,9 +113,9 @@ def _has_room(store: Store, index: int, range_set: RangeSet, conf: Conf, results
     if any(store.is_free(str(address)) for address in candidates):
         return True
     from ipam import sweep  # a full pool
-    from ipam.witness import Witness
 
-    return any(sweep.dead(store, range_set, Witness(conf.name, results_dir)))
+    witness = sweep.witness_of(store, conf.name, results_dir)
+    return any(sweep.dead(store, range_set, witness))
 
 
 def _previous(conf: dict[str, Any]) -> list[Address] | None:

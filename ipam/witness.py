@@ -8,10 +8,13 @@ What speaks for life, and outweighs all else:
 
 What proves death, when nothing speaks for life:
 - the lease is older than this boot;
-- every namespace that is known of it is gone. A path under /proc alone cannot show that: its
-  process may have left others in the namespace. Nor does a namespace of the recorded number show
-  that it is there: the kernel gives the number of one that went to the next one that is made, as a
-  rule. If another container is in the namespace of that number now, the recorded one is gone.
+- namespaces are known of it, and every one is gone. Known is what was seen: the index records what
+  the path led to at ADD, and libcni's cached result names a path only if a plugin has been inside.
+  A path that never led to a namespace (/dev/null, or nothing) says nothing. Nor can a path of a
+  process alone (/proc/PID/ns/net): others may be left in the namespace. Nor does a namespace of the
+  recorded number show that it is there: the kernel gives the number of one that went to the next
+  one that is made, as a rule. If another container is in the namespace of that number now, the
+  recorded one is gone.
 
 Reads the kernel and files, changes nothing. Imported only when a pool is full, when an attachment
 comes twice, and for GC.
@@ -22,10 +25,9 @@ from __future__ import annotations
 import os
 import time
 
-from cni import wire
+from cni import files, netns, wire
 from cni.attachment import HOST_VETH_NAMES, Attachment
 from cni.native import socket
-from ipam.index import netns_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ipam.index import Entry, Owner
 
 _MARGIN_S = 5.0
+_MOUNTS = 1 << 26  # bytes of the list of mounts
 
 
 class Witness:
@@ -59,7 +62,7 @@ class Witness:
 
     def place(self, container_id: str, netns_path: str, identity: str = "") -> None:
         """Learn who is in which namespace, if the path leads to it (and it is `identity`)."""
-        now = netns_id(netns_path)
+        now = netns.identity(netns_path)
         if now and identity in ("", now):
             self._tenants.setdefault(now, set()).add(container_id)
 
@@ -70,9 +73,7 @@ class Witness:
         """
         gone = ""
         unknown = False
-        container_id = owner[0] if owner is not None else ""
-        for path, identity in self._namespaces(owner, entry) if owner is not None else ():
-            state = self._is_gone(path, identity, container_id)
+        for path, state in self._namespaces(owner, entry) if owner is not None else ():
             if state is False:
                 return ""
             unknown = unknown or state is None
@@ -90,14 +91,16 @@ class Witness:
         attachment = Attachment(self._network, container_id, ifname)
         return any(_is_link(attachment.host_veth_name(n)) for n in range(HOST_VETH_NAMES))
 
-    def _namespaces(self, owner: Owner, entry: Entry | None) -> Iterator[tuple[str, str]]:
-        """Give (path, "device:inode" or "") of the namespaces the attachment was seen in."""
-        if entry is not None and entry.netns_path:
-            yield entry.netns_path, entry.netns_id
+    def _namespaces(self, owner: Owner, entry: Entry | None) -> Iterator[tuple[str, bool | None]]:
+        """Give the paths it is known by, and whether what was there is gone (None: unknown)."""
+        recorded = ""
+        if entry is not None and entry.netns_id.startswith(f"{self._nsfs}:"):
+            recorded = entry.netns_path
+            yield recorded, self._is_gone(recorded, entry.netns_id, owner[0])
         for name in self._cached(owner):
-            path = _cached_netns(f"{self._results_dir}/{name}")
-            if path and (entry is None or path != entry.netns_path):
-                yield path, ""
+            path, was_seen = _cached_netns(f"{self._results_dir}/{name}")
+            if path and path != recorded:
+                yield path, self._has_left(path, was_seen=was_seen)
 
     def _cached(self, owner: Owner) -> list[str]:
         container_id, ifname = owner
@@ -109,21 +112,30 @@ class Witness:
         except OSError:
             return []
 
-    def _is_gone(self, path: str, identity: str, container_id: str) -> bool | None:
-        """Whether a namespace is gone; None when that cannot be known."""
+    def _has_left(self, path: str, *, was_seen: bool) -> bool | None:
+        """Whether a namespace of which there is a path alone is gone; None: that is unknown."""
+        there = self._at(path)
+        if there is None or there:
+            return None if there is None else False
+        return True if was_seen and not path.startswith("/proc/") else None
+
+    def _at(self, path: str) -> str | None:
+        """Return "device:inode" of the namespace at a path, "" if none is, None if unknown."""
         try:
-            stat = os.stat(path)
+            found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            stat = None
+            return ""
         except OSError:
             return None
-        if stat is not None and self._nsfs is None:
+        if self._nsfs is None:
             return None
-        if stat is not None and stat.st_dev == self._nsfs:
-            if identity in ("", f"{stat.st_dev}:{stat.st_ino}"):
-                return False
-        elif not identity:  # no path, or one that leads to something else
-            return None if path.startswith("/proc/") else True
+        return f"{found.st_dev}:{found.st_ino}" if found.st_dev == self._nsfs else ""
+
+    def _is_gone(self, path: str, identity: str, container_id: str) -> bool | None:
+        """Whether a recorded namespace is gone; None when that cannot be known."""
+        there = self._at(path)
+        if there is None or there == identity:
+            return None if there is None else False
         tenants = self._tenants.get(identity)
         if tenants is not None and container_id not in tenants:
             return True
@@ -138,12 +150,12 @@ class Witness:
                 for pid in os.listdir(self._proc):
                     if pid.isdigit() and pid != "1":  # init may be sealed off, and is in no pod
                         living.add(_inode(f"{self._proc}/{pid}/ns/net"))
-                with open(f"{self._proc}/self/mountinfo", encoding="utf-8") as mounts:
-                    # 512 24 0:4 net:[4026532221] /run/netns/x rw shared:9 - nsfs nsfs rw
-                    for line in mounts:
-                        root = line.split(" ", 4)[3]
-                        if root.startswith("net:["):
-                            living.add(int(root[5:-1]))
+                mounts = files.read(f"{self._proc}/self/mountinfo", _MOUNTS)
+                # 512 24 0:4 net:[4026532221] /run/netns/x rw shared:9 - nsfs nsfs rw
+                for line in mounts.splitlines():
+                    root = line.split(b" ", 4)[3]
+                    if root.startswith(b"net:["):
+                        living.add(int(root[5:-1]))
             except OSError:
                 return None
             self._living = living
@@ -167,15 +179,19 @@ def boot_time(run_dir: str = "/run") -> float:
     return boot - _MARGIN_S
 
 
-def _cached_netns(path: str) -> str:
-    """Return the "netns" of libcni's cached attachment, or ""."""
+def _cached_netns(path: str) -> tuple[str, bool]:
+    """Return the "netns" of libcni's cached attachment, or "", and whether a plugin was in it."""
     try:
-        with open(path, "rb") as file:
-            cached = wire.loads(file.read())
+        cached = wire.loads(files.read(path))
     except (OSError, ValueError):
-        return ""
-    netns = cached.get("netns") if isinstance(cached, dict) else None
-    return netns if isinstance(netns, str) else ""
+        return "", False
+    found = cached.get("netns") if isinstance(cached, dict) else None
+    if not isinstance(found, str):
+        return "", False
+    result = cached.get("result")
+    interfaces = result.get("interfaces") if isinstance(result, dict) else None
+    links = interfaces if isinstance(interfaces, list) else []
+    return found, any(isinstance(one, dict) and one.get("sandbox") == found for one in links)
 
 
 def _is_link(name: str) -> bool:

@@ -11,18 +11,15 @@ import errno
 import fcntl
 import os
 
+from cni import files
 from cni.native import signal
+from cni.netns import CLONE_NEWNET, OWN, type_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-CLONE_NEWNET = 0x40000000
-OWN = "/proc/thread-self/ns/net"
-
-_NS_GET_NSTYPE = 0xB703  # _IO(NSIO, 0x3), Linux 4.11
-_NO_SUCH_IOCTL = (errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _ATTEMPTS = 3  # to come back: a passing shortage of memory must not end the call
 _HELD_BACK = (signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGTERM)
 _SETNS: list[Callable[[int, int], None]] = []  # the way found at the first call
@@ -46,37 +43,22 @@ def open(path: str) -> int:  # noqa: A001 read as netns.open
     else (a plain file is what a reboot leaves of a bind mount), OSError otherwise.
     """
     try:
-        # O_NONBLOCK: a named pipe without writer must not hold the call up
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        if error.errno in {errno.ENXIO, errno.ENOTDIR}:  # a socket; a path through a file
-            raise NotANamespace(errno.EINVAL, str(error.strerror).lower(), path) from None
-        raise
-    try:
-        kind = _namespace_type(fd)
-        if kind == CLONE_NEWNET:
-            return fd
-        what = "another kind of namespace" if kind else _file_type(fd)
-    except BaseException:
-        os.close(fd)
-        raise
-    os.close(fd)
-    raise NotANamespace(errno.EINVAL, f"not a network namespace but {what}", path)
-
-
-def _namespace_type(fd: int) -> int:
-    """Return the CLONE_ flag of a namespace; 0 for a file that is none.
-
-    Any other failure is an OSError: DEL must not take a living namespace for one that is gone.
-    """
-    if os.fstat(fd).st_mode & 0o170000 != 0o100000:  # S_IFMT, S_IFREG: no device is asked
-        return 0
-    try:
-        return fcntl.ioctl(fd, _NS_GET_NSTYPE)
-    except OSError as error:
-        if error.errno not in _NO_SUCH_IOCTL:
+        what = files.kind(os.stat(path).st_mode)  # a device must not even be opened
+        # O_NONBLOCK: it may be exchanged for a named pipe now
+        fd = -1 if what else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except NotADirectoryError as error:  # a path through a file
+        raise NotANamespace(errno.EINVAL, str(error.strerror).lower(), path) from None
+    if fd >= 0:
+        try:
+            kind = type_of(fd)
+            if kind == CLONE_NEWNET:
+                return fd
+        except BaseException:
+            os.close(fd)
             raise
-        return 0
+        os.close(fd)
+        what = "another kind of namespace" if kind else "a plain file"
+    raise NotANamespace(errno.EINVAL, f"not a network namespace but {what}", path)
 
 
 def try_lock(fd: int) -> bool:
@@ -191,17 +173,3 @@ def _setns_of_ctypes() -> Callable[[int, int], None]:
             raise OSError(number, os.strerror(number))
 
     return call
-
-
-def _file_type(fd: int) -> str:
-    import stat
-
-    mode = os.fstat(fd).st_mode
-    names = (
-        (stat.S_ISREG, "a plain file"),
-        (stat.S_ISDIR, "a directory"),
-        (stat.S_ISCHR, "a device"),
-        (stat.S_ISBLK, "a device"),
-        (stat.S_ISFIFO, "a named pipe"),
-    )
-    return next((name for test, name in names if test(mode)), "something else")

@@ -5,12 +5,13 @@ neither the environment nor the configuration: the backend's name and `environ` 
 Rules are the reference bridge plugin's own (pkg/ip ipmasq), so that either implementation
 cleans up after the other.
 
-Imports cni.errors, kernel.nfnl, kernel.rulenames; iptables and nftables only when something is
-to be written, so that a teardown with nothing to do costs a tenth of a millisecond.
+Imports the protocol package, kernel.nfnl, kernel.rulenames; iptables and nftables only when
+something is to be written, so that a teardown with nothing to do costs a tenth of a millisecond.
 """
 
 from __future__ import annotations
 
+from cni import files
 from cni.errors import INVALID_NETWORK_CONFIG, KERNEL_REFUSED, CNIError, combine
 from cni_flannel.kernel import nfnl, rulenames
 
@@ -209,8 +210,7 @@ def _may_hold_nftables() -> bool:
 
 def _has_legacy_nat(family: int) -> bool:
     try:
-        with open(_LEGACY_TABLES[family], encoding="utf-8") as names:
-            return "nat" in names.read().split()
+        return b"nat" in files.read(_LEGACY_TABLES[family]).split()
     except FileNotFoundError:
         return False  # a kernel without legacy iptables
     except OSError:

@@ -3,7 +3,7 @@
 Who serves has ``<path>.lock`` locked (flock(2)) for as long as it lives, so what a killed process
 left can be replaced without asking whether somebody answers.  The socket gets its name when it
 listens already: no launcher finds one that refuses.
-Imports: errno, fcntl, os, stat, cni.native.
+Imports: fcntl, os, stat, the protocol package.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import os
 import stat
 
+from cni import files
 from cni.native import socket
 
 BACKLOG = 1024
@@ -29,7 +30,7 @@ class Address:
     def __init__(self, path: str) -> None:
         self._path = path
         folder = os.path.dirname(path) or "."
-        os.makedirs(folder, 0o700, exist_ok=True)
+        files.make_folder(folder, 0o700)
         _require_private(folder)
         self._lock = _locked(f"{path}.lock")
         temporary = f"{path}.new"

@@ -4,7 +4,7 @@ Every thread waits for a connection by itself, the kernel wakes one for each (EP
 nothing is handed from thread to thread.  A thread is in the network namespace of the process
 between two calls, which is proven after each: one that cannot come back ends, and another takes
 its place.  Knows no protocol and no verb.
-Imports: _thread, os, select, cni.native, netlink.
+Imports: _thread, os, select, the protocol package.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import select
 
 from cni.native import socket
-from netlink import netns
+from cni.netns import OWN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,5 +139,5 @@ class Server:
 
 
 def _namespace() -> tuple[int, int]:
-    found = os.stat(netns.OWN)
+    found = os.stat(OWN)
     return found.st_dev, found.st_ino

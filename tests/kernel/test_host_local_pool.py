@@ -114,6 +114,9 @@ def test_lease_of_the_reference_plugin_is_judged_by_the_runtimes_cache(
     node.write(cache, '{"kind":"cniCacheV1","netns":"/run/netns/b","ifName":"eth0"}')
     refuse(node)
     node.write(cache, '{"kind":"cniCacheV1","netns":"/run/netns/gone","ifName":"eth0"}')
+    refuse(node)  # nothing shows that a namespace has ever been there
+    result = '{"interfaces":[{"name":"eth0","sandbox":"/run/netns/gone"}]}'
+    node.write(cache, f'{{"kind":"cniCacheV1","netns":"/run/netns/gone","result":{result}}}')
     assert address_of(add(node, "z", conf=SMALL)) == full[0]
 
 

@@ -231,7 +231,7 @@ def no_namespaces(tmp_path: Path) -> list[tuple[str, str]]:
         (f"{tmp_path}/file/below", "nothing is there"),
         (f"{tmp_path}/file", "it is a plain file, not a network namespace"),
         (f"{tmp_path}", "it is a directory, not a network namespace"),
-        ("/dev/null", "it is a special file, not a network namespace"),
+        ("/dev/null", "it is a device, not a network namespace"),
     ]
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni.attachment import Attachment
+from cni.netns import identity as identity_of
 from ipam import witness as module
-from ipam.index import Entry, netns_id
+from ipam.index import Entry
 from ipam.witness import Witness, boot_time
 from tests.unit.ipam_node import Node
 
@@ -51,8 +52,9 @@ class World:
         return Witness("net", str(self.results), proc=str(self.proc), run_dir=str(self.base))
 
     def cache(self, netns: str, owner: tuple[str, str] = OWNER) -> None:
-        """Write libcni's cache file of an attachment."""
-        text = json.dumps({"kind": "cniCacheV1", "netns": netns})
+        """Write libcni's cache file of an attachment, whose interface was in the namespace."""
+        result = {"interfaces": [{"name": "cni0"}, {"name": owner[1], "sandbox": netns}]}
+        text = json.dumps({"kind": "cniCacheV1", "netns": netns, "result": result})
         (self.results / f"net-{owner[0]}-{owner[1]}").write_text(text)
 
     def proof(
@@ -85,7 +87,7 @@ def test_older_than_this_boot(world: World) -> None:
 
 def test_a_recorded_namespace(world: World) -> None:
     world.netns.symlink_to(OWN)
-    entry = Entry([], netns_id(OWN), str(world.netns))
+    entry = Entry([], identity_of(OWN), str(world.netns))
     assert world.proof(entry) == ""
     assert world.proof(entry, mtime=LONG_AGO) == ""
     world.netns.unlink()
@@ -102,7 +104,7 @@ def test_another_namespace_at_the_recorded_path(world: World) -> None:
 
 
 def test_a_number_that_another_container_s_namespace_has_by_now(world: World) -> None:
-    entry = Entry([], netns_id(OWN), "/proc/99999999/ns/net")
+    entry = Entry([], identity_of(OWN), "/proc/99999999/ns/net")
     witness = world.witness()
     for container_id, path, identity in (
         (OWNER[0], OWN, ""),  # the same container, by another path
@@ -122,6 +124,35 @@ def test_what_gos_plugins_attached(world: World) -> None:
     world.netns.symlink_to(OWN)
     assert world.proof() == ""
     assert world.proof(mtime=LONG_AGO) == ""
+
+
+def test_what_never_was_a_namespace_proves_nothing(world: World) -> None:
+    """Neither a path that led nowhere at ADD, nor one that led to something else."""
+    null = os.stat("/dev/null")
+    for path, seen in (
+        ("/dev/null", f"{null.st_dev}:{null.st_ino}"),  # as earlier versions wrote it
+        ("/dev/null", ""),
+        ("/run/nobody/x", ""),
+        ("/proc/self/ns/mnt", identity_of("/proc/self/ns/mnt")),
+    ):
+        world.cache(path)
+        (world.results / "net-c1-eth0").write_text(json.dumps({"netns": path}))
+        assert world.proof(Entry([], seen, path)) == ""
+        assert world.proof() == ""
+    assert identity_of("/proc/self/ns/mnt") == identity_of("/dev/null") == ""
+    assert identity_of("/run/nobody/x") == identity_of("") == ""
+
+
+@pytest.mark.parametrize(
+    "result",
+    [None, [], {"ips": []}, {"interfaces": 5}, {"interfaces": [1, {"name": "cni0"}]}],
+)
+def test_a_cached_path_counts_if_a_plugin_has_been_inside(world: World, result: object) -> None:
+    world.cache(str(world.netns))
+    assert world.proof() == f"its network namespace {world.netns} is gone"
+    text = json.dumps({"netns": str(world.netns), "result": result})
+    (world.results / "net-c1-eth0").write_text(text)
+    assert world.proof() == ""
 
 
 def test_a_process_that_is_gone_proves_nothing(world: World) -> None:
