@@ -11,12 +11,10 @@ goes away again; afterwards the index is vouched for. Raises OSError; knows no r
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 
-from cni import files
 from cni.cidr import parse_address
+from ipam import folder
 from ipam.index import Entry, Index
 from ipam.lease import DRAFT, Draft, is_empty, overwrite, owner_of, read, read_lease, unlink
 
@@ -56,24 +54,21 @@ class Store:
         CNIError 11 when the lock is not free in time.
         """
         path = f"{data_dir}/{network}"
-        while True:
-            dir_fd = _directory(path, create=create)
-            if dir_fd is None:
-                return None
-            store = None
-            try:
-                store = _locked(path, dir_fd, timeout_s, Index(data_dir, network))
-            finally:
-                if store is None:
-                    os.close(dir_fd)
-            if store is not None:
-                return store
+        found = folder.locked(path, timeout_s, create=create)
+        if found is None:
+            return None
+        try:
+            return Store(path, *found, Index(data_dir, network))
+        except BaseException:
+            for fd in found:
+                os.close(fd)
+            raise
 
     @staticmethod
     def look(data_dir: str, network: str) -> Store | None:
         """Visit without the lock, to read only; None if there are no leases."""
         path = f"{data_dir}/{network}"
-        dir_fd = _directory(path, create=False)
+        dir_fd = folder.look(path)
         return None if dir_fd is None else Store(path, dir_fd, _NO_LOCK, Index(data_dir, network))
 
     def __enter__(self) -> Self:
@@ -249,53 +244,3 @@ class Store:
             self._current = self._changed = True
         except OSError:
             pass
-
-
-_NO_LEASES = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
-
-
-def _directory(path: str, *, create: bool) -> int | None:
-    """Open the directory; None when there can be no leases and it shall not be made."""
-    while True:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            if not create and error.errno in _NO_LEASES:
-                return None
-            if error.errno != errno.ENOENT:
-                raise
-        files.make_folder(path, 0o755)
-
-
-def _locked(path: str, dir_fd: int, timeout_s: float, index: Index) -> Store | None:
-    """Take the lock; None when the directory was replaced while we waited."""
-    try:
-        flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        lock_fd = os.open("lock", flags, 0o750, dir_fd=dir_fd)
-    except FileNotFoundError:  # the directory has been removed under our feet
-        return None
-    store = None
-    try:
-        _take(lock_fd, f"{path}/lock", timeout_s)
-        if _is_same(lock_fd, f"{path}/lock"):
-            store = Store(path, dir_fd, lock_fd, index)
-    finally:
-        if store is None:
-            os.close(lock_fd)
-    return store
-
-
-def _take(lock_fd: int, path: str, timeout_s: float) -> None:
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        from ipam import lock  # only when somebody else holds it
-
-        lock.wait(lock_fd, path, timeout_s)
-
-
-def _is_same(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False

@@ -1,0 +1,85 @@
+"""The folder of a network's leases: opened, and locked for a visit that may change something.
+
+The lock is flock(2) on `lock` in the folder, exclusive, as Go's plugin takes it. Raises OSError;
+knows no leases.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from cni import files
+
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def look(path: str) -> int | None:
+    """Open the folder; None when there is none."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in _NO_FOLDER:
+            return None
+        raise
+
+
+def locked(path: str, timeout_s: float, *, create: bool) -> tuple[int, int] | None:
+    """Open the folder and lock it, as two descriptors; None when it is not there, nor to be made.
+
+    CNIError 11 when the lock is not free in time.
+    """
+    while True:
+        dir_fd = _made(path) if create else look(path)
+        if dir_fd is None:
+            return None
+        lock_fd = None
+        try:
+            lock_fd = _lock(path, dir_fd, timeout_s)
+        finally:
+            if lock_fd is None:
+                os.close(dir_fd)
+        if lock_fd is not None:
+            return dir_fd, lock_fd
+
+
+def _made(path: str) -> int:
+    while True:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            files.make_folder(path, 0o755)
+
+
+def _lock(path: str, dir_fd: int, timeout_s: float) -> int | None:
+    """Take the lock; None when the folder was replaced while we waited."""
+    try:
+        flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        lock_fd = os.open("lock", flags, 0o750, dir_fd=dir_fd)
+    except FileNotFoundError:  # it has been removed under our feet
+        return None
+    is_ours = False
+    try:
+        _take(lock_fd, f"{path}/lock", timeout_s)
+        is_ours = _is_same(lock_fd, f"{path}/lock")
+    finally:
+        if not is_ours:
+            os.close(lock_fd)
+    return lock_fd if is_ours else None
+
+
+def _take(lock_fd: int, path: str, timeout_s: float) -> None:
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        from ipam import lock  # only when somebody else holds it
+
+        lock.wait(lock_fd, path, timeout_s)
+
+
+def _is_same(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
