@@ -103,6 +103,11 @@ def unlink(name: str, dir_fd: int) -> None:
         pass
 
 
+def content_of(owner: Owner) -> bytes:
+    """Return what a lease file of this owner says."""
+    return _LINE_BREAK.join(owner).encode("utf-8", "surrogateescape")
+
+
 class Draft:
     """A complete lease that has no name yet.
 
@@ -127,7 +132,7 @@ class Draft:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
             self._fd = os.open(DRAFT, flags, 0o600, dir_fd=dir_fd)
         try:
-            content = _LINE_BREAK.join(owner).encode("utf-8", "surrogateescape")
+            content = content_of(owner)
             if os.write(self._fd, content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time_ns:

@@ -15,8 +15,18 @@ import os
 
 from cni.cidr import parse_address
 from ipam import folder
-from ipam.index import Entry, Index
-from ipam.lease import DRAFT, Draft, is_empty, overwrite, owner_of, read, read_lease, unlink
+from ipam.index import NOBODY, Entry, Index
+from ipam.lease import (
+    DRAFT,
+    Draft,
+    content_of,
+    is_empty,
+    overwrite,
+    owner_of,
+    read,
+    read_lease,
+    unlink,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +45,17 @@ _NO_LOCK = -1
 class Store:
     """One visit to the leases of a network; `path` is their directory."""
 
-    __slots__ = ("_changed", "_current", "_lock_fd", "_made", "_owners", "dir_fd", "index", "path")
+    __slots__ = (
+        "_changed",
+        "_current",
+        "_in_doubt",
+        "_lock_fd",
+        "_made",
+        "_owners",
+        "dir_fd",
+        "index",
+        "path",
+    )
 
     def __init__(self, path: str, dir_fd: int, lock_fd: int, index: Index) -> None:
         self.path = path
@@ -45,6 +65,7 @@ class Store:
         self._made: list[tuple[str, int]] = []  # name and inode of each lease of this visit
         self._owners: dict[Owner, list[str]] | None = None  # after a walk
         self._changed = False
+        self._in_doubt = False  # the next visit has to look again
         self._current = index.matches(dir_fd)  # whether every lease has its entry
 
     @staticmethod
@@ -83,7 +104,7 @@ class Store:
         try:
             if kind is not None:
                 self._roll_back()
-            if self._changed and self._current:
+            if self._changed and self._current and not self._in_doubt:
                 self.index.seal(self.dir_fd)
         except OSError:  # then the next visit walks
             pass
@@ -120,6 +141,51 @@ class Store:
         found = [self._verified(name, owner) for name in self._names(owner)]
         return [address for address in found if address is not None]
 
+    @property
+    def is_indexed(self) -> bool:
+        """Whether the index is up to date: nobody else has changed the leases."""
+        return self._current
+
+    def unborne(self) -> list[tuple[Owner, Entry]] | None:
+        """Return the index's entries with an address of which no lease file tells; None without.
+
+        Reads every lease.
+        """
+        self._owners = self._walk()
+        leased = {name for names in self._owners.values() for name in names}
+        try:
+            return [one for one in self.index.entries() if not leased.issuperset(one[1].addresses)]
+        except OSError:
+            return None
+
+    def put_back(self, name: str, owner: Owner) -> bool:
+        """Write a lease that has vanished; False when somebody holds the address."""
+        if is_empty(name, self.dir_fd):
+            overwrite(name, content_of(owner), self.dir_fd)
+        else:
+            with Draft(self.dir_fd, owner) as draft:
+                if not draft.link(name):
+                    return False
+        if self._owners is not None:
+            self._owners.setdefault(owner, []).append(name)
+        return True
+
+    def reindex(self, nameless: list[Address] | None = None) -> None:
+        """Write the index anew; where that cannot be done, every visit walks.
+
+        `nameless` addresses are in use by nobody knows whom: then the next visit looks again.
+        """
+        owners = dict(self._walk() if self._owners is None else self._owners)
+        if nameless:
+            owners[NOBODY] = [str(address) for address in nameless]
+            self._in_doubt = True
+        try:
+            unlink(DRAFT, self.dir_fd)
+            self.index.rebuild(owners)
+            self._current = self._changed = True
+        except OSError:
+            pass
+
     def record(self, owner: Owner, addresses: list[Address], netns_id: str, netns: str) -> None:
         """Note in the index what the attachment holds now; a failure costs only the index."""
         if not self._current or not self.index.fits(owner):
@@ -134,7 +200,7 @@ class Store:
     def release(self, owner: Owner | None, names: list[str]) -> list[OSError]:
         """Remove leases and their owner's entry; goes on after an error and returns them all."""
         errors: list[OSError] = []
-        self._changed = True
+        self._changed = self._changed or bool(names)
         for name in names:
             try:
                 unlink(name, self.dir_fd)
@@ -142,8 +208,8 @@ class Store:
                 errors.append(error)
                 self._current = False
         try:
-            if owner is not None and self._current and self.index.fits(owner):
-                self.index.remove(owner)
+            if owner is not None and self.index.fits(owner) and self.index.remove(owner):
+                self._changed = True
         except OSError:
             self._current = False
         return errors
@@ -183,7 +249,7 @@ class Store:
         """Link the draft to the address's name; False when somebody holds the address."""
         self._made.append((name, draft.inode))  # before: an interrupt may come at any point
         linked = draft.link(name)
-        if not linked and is_empty(name, self.dir_fd):
+        if not linked and is_empty(name, self.dir_fd) and not self._revive(name):
             unlink(name, self.dir_fd)
             linked = draft.link(name)
         if linked:
@@ -214,9 +280,10 @@ class Store:
     def _names(self, owner: Owner) -> list[str]:
         """Return the leases that may be the attachment's, by the index or by a walk."""
         if self._owners is None and not (self._current and self.index.fits(owner)):
-            self._owners = self._walk()
-            if not self._current and self._lock_fd != _NO_LOCK:
-                self._rebuild(self._owners)
+            if self._current or self._lock_fd == _NO_LOCK:
+                self._owners = self._walk()
+            elif self.unborne() == []:  # else it is kept for an ADD, which finds out who lives
+                self.reindex()
         if self._owners is None:
             try:
                 entry = self.index.read(owner)
@@ -236,11 +303,11 @@ class Store:
                 owners.setdefault(owner, []).append(name)
         return owners
 
-    def _rebuild(self, owners: dict[Owner, list[str]]) -> None:
-        """Write the index anew; where that cannot be done, every visit walks."""
+    def _revive(self, name: str) -> bool:
+        """Whether an empty lease file is a living pod's: then it says so again."""
+        from ipam import recovery  # a file that a power loss, or somebody, has emptied
+
         try:
-            unlink(DRAFT, self.dir_fd)
-            self.index.rebuild(owners)
-            self._current = self._changed = True
+            return recovery.revive(self, name)
         except OSError:
-            pass
+            return False
