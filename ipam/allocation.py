@@ -54,7 +54,7 @@ class Allocation:
 
     def run(self, request: Request) -> list[IPConfig]:
         """Lease from each set in turn; when it raises, the store undoes all of them."""
-        if not self._store.is_indexed:
+        if not self._store.holders.is_indexed:
             self._recover(request)
         owner = owners_of(self._args)[0]
         holding = {name: one for one in owners_of(self._args) for name in self._store.held(one)}
@@ -80,12 +80,12 @@ class Allocation:
             self._store.set_last_reserved(index, address)
         kept = [address for address, one in holding.items() if one == owner]
         args = self._args
-        self._store.record(owner, [*leased, *kept], identity(args.netns_file), args.netns)
+        self._store.holders.note(owner, [*leased, *kept], identity(args.netns_file), args.netns)
         return ips
 
     def _recover(self, request: Request) -> None:
         """Bring back the leases that have vanished while their pods live; write the index anew."""
-        unborne = self._store.unborne()
+        unborne = self._store.holders.unborne()
         if unborne != []:
             from ipam import recovery
 
@@ -93,7 +93,7 @@ class Allocation:
             self._nameless = recovery.restore(
                 self._store, unborne, request.range_sets, network, self._args.note
             )
-        self._store.reindex(self._nameless)
+        self._store.holders.reindex(self._nameless)
 
     def _lease(
         self,

@@ -68,6 +68,11 @@ def read(name: str, dir_fd: int) -> bytes | None:
         raise
 
 
+def owner_at(name: str, dir_fd: int) -> Owner | None:
+    """Return who holds an address, from the lease file itself."""
+    return owner_of(read(name, dir_fd) or b"")
+
+
 def is_empty(name: str, dir_fd: int) -> bool:
     """Whether a plain file of that name holds nothing."""
     try:
