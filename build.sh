@@ -7,8 +7,7 @@ usage() {
     cat <<'TEXT'
 usage: ./build.sh [COMMAND]
 
-  build           (the default) freeze both plugins into dist/cni-flannel/, the daemon into dist/flanneld/;
-                  with a C compiler, the launchers of resident mode into dist/cni-flannel/launcher/
+  build           (the default) freeze both plugins into dist/cni-flannel/, the daemon into dist/flanneld/
   demo            two pods in private network namespaces reach each other through the built plugins
   demo --nodes N [--backend vxlan|host-gw|udp] [--families 4|6|46]
                   N nodes with daemons, a real etcd, and who reaches whom
@@ -19,11 +18,13 @@ usage: ./build.sh [COMMAND]
   conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
   bench udp [ARG...]  the daemon's udp backend against host-gw and a plain loop (--rounds N, --seconds S)
-  install [DIR]   copy the pair to DIR (/opt/cni/bin) while the node goes on working
-  install --resident [DIR]
-                  the same in resident mode: launchers, the pair beside them, systemd units
+  install [--resident] [DIR]
+                  put the plugins into DIR (/opt/cni/bin) while the node goes on working; with the
+                  systemd units of resident mode
   install --daemon [DIR]
-                  copy the daemon to DIR (/usr/local/lib/flanneld), and its unit to where systemd looks
+                  put the daemon into DIR (/usr/local/lib/flanneld), and its systemd unit
+  install --uninstall [--daemon] [DIR]
+                  put back what was there before, and remove all of ours (install --help has more)
 
 Each command sets up what it needs: a virtual environment in .venv with the versions pinned in
 pyproject.toml, and, as root where there is apt-get, Debian packages. Nothing is done twice: a second run
@@ -130,33 +131,41 @@ set_up() {
 inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
-        find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.c' \) -print0 |
+        declare -f build_plugins build_daemon compile_launcher compile_interpreter
+        find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.[ch]' -o -path '*systemd*' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
 }
 
 build() {
-    require strip=binutils objdump=binutils
+    require strip=binutils objdump=binutils ldd=libc-bin cc=gcc /usr/include/stdio.h=libc6-dev
+    have musl-gcc || [[ $EUID -ne 0 ]] || ! have apt-get || (require musl-gcc=musl-tools) ||
+        say "no musl-gcc: the launchers start more slowly than they could"
     set_up build
+    require "$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h=lib${python##*/}-dev"
     build_plugins
     build_daemon
+    mark
 }
 
-# The first digits of the hash are part of the contents directory's name.
+# The first digits of the hash are part of the folder's name.
 build_plugins() {
     local now
     now=$(inputs cni ipam netlink cni_flannel)
     [[ -x dist/cni-flannel/flannel && $(cat build/inputs 2>/dev/null) == "$now" ]] && return
     say "freezing with $("$python" -V), $python"
     rm -rf build/dist
-    CNI_FLANNEL_BUILD=${now:0:8} PYTHONHASHSEED=0 PYI_LOG_LEVEL=WARN .venv/bin/python -m PyInstaller \
+    compile_interpreter build/python
+    CNI_FLANNEL_BUILD=${now:0:8} CNI_FLANNEL_PYTHON=$PWD/build/python PYTHONHASHSEED=0 PYI_LOG_LEVEL=WARN \
+        LD_LIBRARY_PATH=$("$python" -I -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))') \
+        .venv/bin/python -m PyInstaller \
         --noconfirm --log-level WARN --distpath build/dist --workpath build/work packaging/plugins.spec
     local program
     for program in flannel host-local; do
+        compile_launcher "$program" "build/dist/cni-flannel/$program"
         CNI_COMMAND=VERSION "build/dist/cni-flannel/$program" <<<'{"cniVersion":"1.1.0"}' >/dev/null ||
             die "the frozen $program does not answer VERSION"
     done
-    build_launchers build/dist/cni-flannel
     mkdir -p dist
     rm -rf dist/cni-flannel
     mv build/dist/cni-flannel dist/cni-flannel
@@ -164,36 +173,46 @@ build_plugins() {
     say "built dist/cni-flannel: $(size dist/cni-flannel)"
 }
 
-# One static program under both names. Without a compiler, or a C library to link, there are none.
-build_launchers() {
-    local cc log=build/launcher.log
-    cc=$(launcher_compiler)
-    if ! command -v "$cc" >/dev/null; then
-        say "no C compiler ($cc): no launchers, so no resident mode"
-        return
-    fi
-    mkdir "$1/launcher"
-    if ! "$cc" -std=c11 -static -s -O2 -Wall -Wextra ${ANSWER_MS:+-DANSWER_MS="$ANSWER_MS"} \
-        -o "$1/launcher/flannel" packaging/launcher/launcher.c 2>"$log"; then
-        rm -rf "$1/launcher"
-        say "no launchers, so no resident mode: $cc failed (its words are in $log)"
-        return
-    fi
-    cp "$1/launcher/flannel" "$1/launcher/host-local"
+# What changes without another build: the commit that it is of, and a page of the docs.
+mark() {
+    local folder=dist/cni-flannel/.cni-flannel/current
+    [[ ! -d $folder ]] || cp docs/resident.md "$folder/resident.md"
+    put_marker "$folder" cni-flannel build/inputs cni ipam netlink cni_flannel
+    put_marker dist/flanneld flanneld build/inputs.flanneld cni netlink flanneld
 }
 
-# Prints CC, or the compiler whose C library starts in a fifth of the time (docs/decisions/0025), or cc.
-launcher_compiler() {
-    if [[ -z ${CC:-} && $EUID -eq 0 ]] && have cc && have apt-get; then
-        (require musl-gcc=musl-tools) || say "no musl-gcc: the launchers start more slowly than they could"
-    fi
-    if [[ -n ${CC:-} ]]; then
-        printf '%s' "$CC"
-    elif have musl-gcc; then
-        printf 'musl-gcc'
-    else
-        printf 'cc'
-    fi
+# put_marker FOLDER NAME INPUTS SOURCE...: `--version` shows the file, and `install` names the build by it.
+put_marker() {
+    local folder=$1 name=$2 inputs=$3 commit
+    shift 3
+    [[ -d $folder && -s $inputs ]] || return 0
+    commit=$(git log -1 --format=%h -- "$@" packaging pyproject.toml 2>/dev/null) && [[ -n $commit ]] || commit=unknown
+    [[ -z $(git status --porcelain -- "$@" packaging pyproject.toml 2>/dev/null) ]] || commit+=+changes
+    printf '%s %s+%s, commit %s, %s, python %s\n' "$name" "$(version)" "$(head -c 8 "$inputs")" "$commit" \
+        "$(uname -m)" "$("$python" -I -c 'import platform; print(platform.python_version())')" >"$folder/MARKER.new"
+    mv "$folder/MARKER.new" "$folder/MARKER"
+}
+
+version() { sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml; }
+
+# musl's start costs a fifth of glibc's (docs/decisions/0025).
+compile_launcher() {
+    local compiler=${CC:-}
+    [[ -n $compiler ]] || { have musl-gcc && compiler=musl-gcc; } || compiler=cc
+    "$compiler" -std=c11 -static -s -O2 -Wall -Wextra -DPROGRAM="\"$1\"" -o "$2" packaging/launcher/{launcher,frozen}.c
+}
+
+# The libraries lie beside it; DT_RPATH, unlike DT_RUNPATH, is for what they need too.
+compile_interpreter() {
+    local words
+    mapfile -t words < <("$python" -I -c '
+import sys, sysconfig
+print("-I" + sysconfig.get_path("include"))
+print("-I" + sysconfig.get_path("platinclude"))
+print("-L" + sysconfig.get_config_var("LIBDIR"))
+print("-l:libpython%d.%d.so.1.0" % sys.version_info[:2])')
+    cc -std=c11 -O2 -o "$1" packaging/launcher/python.c "${words[@]}" \
+        "-Wl,--disable-new-dtags,-rpath,\$ORIGIN"
 }
 
 build_daemon() {
@@ -204,7 +223,7 @@ build_daemon() {
     rm -rf build/dist
     PYTHONHASHSEED=0 PYI_LOG_LEVEL=WARN .venv/bin/python -m PyInstaller \
         --noconfirm --log-level WARN --distpath build/dist --workpath build/work packaging/flanneld.spec
-    build/dist/flanneld/flanneld --version 2>/dev/null || die "the frozen flanneld does not answer --version"
+    build/dist/flanneld/flanneld --version >/dev/null || die "the frozen flanneld does not answer --version"
     mkdir -p dist
     rm -rf dist/flanneld
     mv build/dist/flanneld dist/flanneld
@@ -309,16 +328,19 @@ run_bench() {
     exec .venv/bin/python -m bench.bench "$@"
 }
 
+# Nothing is built for words that cannot be done.
 run_install() {
-    local resident=()
+    find_python
+    case " $* " in
+        *" --help "* | *" -h "* | *" --uninstall "*)
+            locked_off
+            exec "$python" -m flanneld install "$@"
+            ;;
+    esac
+    "$python" -m flanneld install --check "$@" || exit
     build
     locked_off
-    [[ ${1:-} != --daemon ]] || exec packaging/install-flanneld.sh dist/flanneld "${@:2}"
-    if [[ ${1:-} == --resident ]]; then
-        resident=(--resident)
-        shift
-    fi
-    exec packaging/install.sh "${resident[@]}" dist/cni-flannel "${1:-/opt/cni/bin}"
+    exec dist/flanneld/flanneld install "$@"
 }
 
 # Two runs at once in one checkout: the second waits while the first sets up and builds.

@@ -17,7 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from bench.call import Call, peak_memory
-from bench.node import FROZEN, LAUNCHERS, PARALLEL, PEER, PLUGINS, RESIDENT, fill, make_node
+from bench.node import FROZEN, PARALLEL, PEER, PLUGINS, RESIDENT, fill, make_node
 from bench.report import Figure, Limits, print_table
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Bench:
     """The sides that there are, and how many calls each has made."""
 
     def __init__(self) -> None:
-        self.sides = [FROZEN, *([RESIDENT] if LAUNCHERS.exists() else []), PEER]
+        self.sides = [FROZEN, RESIDENT, PEER]
         self.calls: Counter[str] = Counter()
 
     def turns(self, rounds: int) -> Iterator[Side]:
@@ -123,9 +123,8 @@ class Bench:
 
 
 def folder_megabytes() -> float:
-    """The pair and its runtime; the launchers of resident mode are files of their own."""
-    files = [file for file in PLUGINS.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files if file.parent.name != "launcher") / 1e6
+    """The launchers, and the folder that they start."""
+    return sum(file.lstat().st_size for file in PLUGINS.rglob("*") if file.is_file()) / 1e6
 
 
 def medians(values: Values) -> dict[str, float]:
@@ -159,10 +158,8 @@ def figures(bench: Bench, rounds: int, note: Callable[[str], None]) -> list[Figu
         figure("CPU per ADD", "ms", medians(single["CPU"]), "CPU"),
         figure("peak memory of a call", "MiB", bench.peaks(), "peak"),
         figure("size of the folder", "MB", {"frozen": folder_megabytes()}, "folder"),
+        figure("memory of the resident process", "MiB", {RESIDENT.name: RESIDENT.memory_mib()}),
     ]
-    if RESIDENT in bench.sides:
-        memory = {RESIDENT.name: RESIDENT.memory_mib()}
-        found.append(figure("memory of the resident process", "MiB", memory))
     found += [figure(f"IPAM ADD+DEL, {count:,} leases", "ms", leases[count]) for count in LEASES]
     return [*found, figure("IPAM, 20,000 leases / none", "x", growth, "growth")]
 
@@ -182,13 +179,10 @@ def main() -> None:
         os.execvp(command[0], [*command, sys.executable, "-m", "bench.bench", *sys.argv[1:]])
     make_node()
     bench = Bench()
-    if RESIDENT in bench.sides:
-        RESIDENT.start()
+    RESIDENT.start()
     rounds = max(5, options.rounds // 10 if options.quick else options.rounds)
     found = figures(bench, rounds, lambda text: print(f"bench: {text}", file=sys.stderr))
-    unserved = bench.calls[RESIDENT.name]
-    if RESIDENT in bench.sides:
-        unserved -= RESIDENT.stop()
+    unserved = bench.calls[RESIDENT.name] - RESIDENT.stop()
     if options.json:
         print(json.dumps([figure.as_dict() for figure in found], indent=2))
     else:

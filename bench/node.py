@@ -19,7 +19,6 @@ from typing import Any
 from bench.call import Call
 
 PLUGINS = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
-LAUNCHERS = PLUGINS / "launcher"
 GO_PLUGINS = Path("/usr/lib/cni")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PARALLEL = 64
@@ -34,6 +33,8 @@ _START_S = 30.0
 
 class Side:
     """One competitor: its name, and how to call it."""
+
+    socket = "/nonexistent"  # no resident process serves it
 
     def __init__(self, name: str, program: Path, conf: dict[str, Any]) -> None:
         self.name = name
@@ -57,6 +58,7 @@ class Side:
             "CNI_NETNS": f"/run/netns/{pod}",
             "CNI_IFNAME": "eth0",
             "CNI_PATH": str(program.parent),
+            "CNI_FLANNEL_SOCKET": self.socket,
         }
         return Call(str(program), environ, json.dumps(conf).encode())
 
@@ -67,6 +69,8 @@ class Side:
 
 class Resident(Side):
     """Launchers, and the process that they hand their calls to."""
+
+    socket = ""  # the usual one
 
     def start(self) -> None:
         """Start the process, and wait until it serves; it ends with this one."""
@@ -111,7 +115,7 @@ def _flannel(name: str) -> dict[str, Any]:
 
 
 FROZEN = Side("frozen", PLUGINS / "flannel", _flannel("frozen"))
-RESIDENT = Resident("resident", LAUNCHERS / "flannel", _flannel("resident"))
+RESIDENT = Resident("resident", PLUGINS / "flannel", _flannel("resident"))
 PEER = Side(
     "Go",
     GO_PLUGINS / "bridge",

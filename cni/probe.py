@@ -8,6 +8,7 @@ Imported for these two alone.
 from __future__ import annotations
 
 import os
+import sys
 
 from cni.version import SUPPORTED
 from cni.wire import dumps, loads
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 _WAIT_MS = 200  # libcni writes its few bytes at once
 _ENOUGH = 1 << 16
+_MANNERS = (
+    "a CNI plugin takes its call from CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME,",
+    "CNI_PATH and the configuration on stdin; --version says which build this is",
+)
 
 
 def answer(stdin: bytes) -> bytes:
@@ -44,12 +49,22 @@ def glance() -> bytes:
         return b""
 
 
-def introduce(about: str, argv: list[str], note: Callable[[str], None]) -> int:
-    """Tell a person what this is; the exit status."""
-    note(about)
-    note(f"CNI protocol versions supported: {', '.join(SUPPORTED)}")
-    if not argv or argv[0] in ("-h", "--help", "-v", "--version", "version"):
-        return 0
-    note(f"unknown arguments: {' '.join(argv)}; a CNI plugin takes its call from CNI_COMMAND,")
-    note("CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_PATH and the configuration on stdin")
-    return 2
+def introduce(about: str, argv: list[str], note: Callable[[str], None]) -> tuple[int, bytes]:
+    """Tell a person what this is; the exit status, and what belongs on stdout."""
+    if argv and argv[0] in ("-v", "--version", "version"):
+        return 0, f"{_build()}\n".encode()
+    lines = [about, f"CNI protocol versions supported: {', '.join(SUPPORTED)}"]
+    if argv and argv[0] in ("-h", "--help", "help"):
+        return 0, "\n".join((*lines, *_MANNERS, "")).encode()
+    for line in lines if not argv else (f"unknown arguments: {' '.join(argv)}", *_MANNERS):
+        note(line)
+    return (2 if argv else 0), b""
+
+
+def _build() -> str:
+    """What the frozen folder says of itself."""
+    try:
+        with open(f"{sys.path[0]}/MARKER", encoding="utf-8") as file:
+            return file.read().rstrip()
+    except OSError:
+        return f"cni-flannel of a checkout, python {sys.version.partition(' ')[0]}"

@@ -60,13 +60,13 @@ def run(plugin: Any, about: str) -> NoReturn:
     environ: dict[str, str] = {}
     try:
         _catch_signals()
-        environ = _environment()
+        environ = dict(os.environ)
         if environ.get("CNI_COMMAND"):
             status, output = _call(plugin, environ, _stdin_reader(environ), _note)
         else:
             from cni import probe  # a person, not a runtime
 
-            status = probe.introduce(about, sys.argv[1:], _note)
+            status, output = probe.introduce(about, sys.argv[1:], _note)
         _ignore_signals()
     except BaseException as error:  # noqa: BLE001 - the last door: whatever it is, say it
         _ignore_signals()
@@ -225,21 +225,6 @@ def _ignore_signals() -> None:
     """Let nothing cut the answer in two."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment as it was before the freezer's loader added to it.
-
-    Delegates must not inherit its LD_LIBRARY_PATH: they would load our copies of libraries.
-    """
-    environ = dict(os.environ)
-    if getattr(sys, "frozen", False):
-        original = environ.pop("LD_LIBRARY_PATH_ORIG", None)
-        environ.pop("LD_LIBRARY_PATH", None)
-        if original is not None:
-            environ["LD_LIBRARY_PATH"] = original
-        environ = {key: value for key, value in environ.items() if not key.startswith("_PYI_")}
-    return environ
 
 
 def _stdin_reader(environ: dict[str, str]) -> Callable[[], bytes]:

@@ -1,4 +1,4 @@
-"""Options that every verb has: which binaries are called, and whether as launchers."""
+"""Options that every verb has: which binaries are called, and in which mode."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conformance.resident import LAUNCHERS
+from conformance.resident import MODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,9 +15,9 @@ DEFAULT_BIN_DIR = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with `--bin-dir` and `--resident`, which adds the launchers' folder to the first.
+    """A parser with `--bin-dir` and `--resident`.
 
-    Parsed arguments have `bin_dir`, the folder whose programs are called.
+    Parsed arguments have `bin_dir`, the folder whose programs are called, in the mode's own name.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(
             "--resident",
             action="store_true",
-            help=f"call BIN_DIR/{LAUNCHERS}, before a resident process in each world",
+            help="with a resident process in each world",
         )
 
     def parse_known_args(  # type: ignore[override] # the namespace is always a new one
@@ -36,9 +36,7 @@ class Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(args, namespace)
         found.bin_dir = found.bin_dir.resolve()
         if found.resident:
-            found.bin_dir /= LAUNCHERS
             if not (found.bin_dir / "flannel").exists():
-                self.error(
-                    f"there are no launchers in {found.bin_dir}: ./build.sh with a C compiler"
-                )
+                self.error(f"there is no flannel in {found.bin_dir}: ./build.sh builds it")
+            found.bin_dir /= MODE
         return found, rest

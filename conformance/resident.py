@@ -1,7 +1,7 @@
 """The resident process behind launchers: its life in a world, and the calls that it must serve.
 
-A folder called `launcher` holds launchers of the pair in the folder above it: the rest of the tool
-calls them as it calls any plugin. The process runs in the world, at its usual socket, and says on
+BIN_DIR/resident is the name of the plugins in BIN_DIR with such a process in each world, so that
+the rest of the tool knows of a folder only. The process runs at its usual socket, and says on
 stderr what it serves. From its documentation (docs/resident.md) it is known which calls a launcher
 hands over; each of them has to be found there. So a launcher that does the work itself, which no
 result can tell, is a failure.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from conformance.world import World
 
-LAUNCHERS = "launcher"
+MODE = "resident"
 FOLDER = "cni-flannel"  # below /run, of the socket
 SOCKET = f"/run/{FOLDER}/cni.sock"
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
@@ -38,9 +38,9 @@ _GONE = {errno.ENOENT, errno.ENOTDIR}
 _ORDINARY = ("serving ", "Refused: ", "BrokenPipeError: ", "ConnectionResetError: ")
 
 
-def pair_of(plugins: Path) -> Path | None:
-    """Return the folder of the pair that launchers belong to; None if they are none."""
-    return plugins.parent if plugins.name == LAUNCHERS else None
+def folder_of(plugins: Path) -> tuple[Path, bool]:
+    """Return the folder that a name stands for, and whether with a resident process."""
+    return (plugins.parent, True) if plugins.name == MODE else (plugins, False)
 
 
 class Resident:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from conformance import report
 from conformance.case import CASES, PLUGINS, SINCE, VERSIONS, CaseError, load, spread
 from conformance.options import Parser
-from conformance.resident import SOCKET
+from conformance.resident import SOCKET, folder_of
 from conformance.steps import TIME_LIMIT, Play, one_line
 from conformance.world import World, WorldError
 
@@ -232,7 +232,7 @@ def at_least_one(text: str) -> int:
 
 def chosen(args: argparse.Namespace) -> list[Instance]:
     """Give the instances that the options ask for; CaseError if there are none, or no plugins."""
-    if not args.bin_dir.is_dir():
+    if not folder_of(args.bin_dir)[0].is_dir():
         raise CaseError(f"{args.bin_dir} is no folder: --bin-dir names the one of the plugins")
     if args.spec not in {"", "all", *VERSIONS}:
         raise CaseError(f"no version {args.spec!r}: there are {', '.join(VERSIONS)}, and all")

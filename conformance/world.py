@@ -28,7 +28,7 @@ from conformance.holder import (
     processes_in,
 )
 from conformance.outcome import Outcome
-from conformance.resident import FOLDER, Resident, pair_of
+from conformance.resident import FOLDER, Resident, folder_of
 from conformance.state import difference, read_state
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class World:
     """
 
     def __init__(self, plugins: Path | str, *, peers: str = GO_PLUGINS) -> None:
-        self.plugins = Path(plugins).resolve()
+        folder, is_resident = folder_of(Path(plugins))
+        self.plugins = folder.resolve()
         self.started: list[subprocess.Popen[bytes]] = []
         unshare = ["unshare", "--net", "--mount", "--propagation", "private"]
         if os.geteuid() != 0:
@@ -83,9 +84,8 @@ class World:
         self.enter = ["nsenter", "--target", str(self.holder.pid), "--net", "--mount"]
         if os.geteuid() != 0:
             self.enter += ["--user", "--preserve-credentials"]
-        pair = pair_of(self.plugins)
         self._complete()
-        self.resident = Resident(self, pair) if pair else None
+        self.resident = Resident(self, folder.resolve()) if is_resident else None
         self.cni_path = f"{self.plugins}:{peers}"
 
     def _complete(self) -> None:

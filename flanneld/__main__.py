@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from flanneld import logs, options
 from flanneld.config import ConfigError
 from flanneld.flags import UsageError, usage
-from flanneld.program import own_version
+from flanneld.program import build, hold_build, own_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +31,7 @@ COMMANDS = {
     "diff": "compare the kernel with what is desired; exit 1 if they differ",
     "explain": "explain A B: why pod address A does not reach pod address B",
     "cleanup": "remove every trace of the daemon from this node",
+    "install": "put the plugins or the daemon on a node, or take them away",
 }
 _INNER = ("forward",)  # parts of the daemon's own work
 _HELP = ("-h", "--h", "-help", "--help")
@@ -38,6 +39,7 @@ _HELP = ("-h", "--h", "-help", "--help")
 
 def main(argv: Sequence[str]) -> int:
     """Run the daemon or a command; gives the exit status."""
+    hold_build()
     if argv and (argv[0] in COMMANDS or argv[0] in _INNER):
         command = import_module(f"flanneld.commands.{argv[0]}")
         status: int = asyncio.run(command.run(list(argv[1:])))
@@ -54,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _daemon(argv: Sequence[str]) -> int:
     if any(word.lstrip("-") in ("version", "version=true") for word in argv if word[:1] == "-"):
-        sys.stderr.write(f"{own_version()}\n")
+        sys.stdout.write(f"{build()}\n")
         return 0
     wanted = options.read(argv, os.environ)
     logs.set_up(logging.DEBUG if wanted.v > 0 else logging.INFO)

@@ -1,14 +1,12 @@
 """The first lines of Python that a frozen plugin runs: our own modules, without a search for them.
 
-plugins.spec puts two constants above this text and makes one script of it per executable: MODULES,
-which says where in the file `modules` of the contents directory each module that the program can
-reach lies, and ENTRY, the name of the module to run. The script takes the place of PyInstaller's
-own bootstrap, whose archive reader, import hooks and ctypes patches cost more than our whole
-program (docs/decisions).
+plugins.spec puts two constants above this text, and compiles both to the file `boot`, which
+launcher/python.c runs: MODULES, which says where in the file `modules` of the same folder each
+module lies, and ENTRIES, the module to run for each program.
 
-What it knows: that file. What it must not know: anything about CNI, or about the environment (what
-the bootloader leaves in it, cni/skel.py takes out again). Rarely used modules of the standard
-library lie as ordinary .pyc files in the contents directory; the ordinary importer finds them.
+What it knows: that file. What it must not know: anything about CNI, or about the environment.
+Rarely used modules of the standard library lie as ordinary .pyc files in the folder; the ordinary
+importer finds them.
 
 Imports: sys, os, gc, marshal and importlib's frozen half, all in the interpreter already. (Not even
 __future__: that is a module too, and the importer for it stands below.)
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
     MODULES: dict[str, tuple[bool, int, int]] = {}  # is a package, offset, size
-    ENTRY = ""
+    ENTRIES: dict[str, str] = {}
 
 
 class Modules:
@@ -57,12 +55,6 @@ def code_of(name: str) -> "CodeType":
 
 
 gc.disable()  # a process of ten milliseconds gives its memory back as a whole
-sys.frozen = True  # type: ignore[attr-defined]
 sys.meta_path.insert(0, Modules)
-# A caller may have closed some of 0, 1 and 2. No file of ours may get such a number: a result would
-# be printed into it.
-while (spare := os.open("/dev/null", os.O_RDWR)) < 3:
-    pass
-os.close(spare)
-FILE = os.open(f"{sys._MEIPASS}/modules", os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[attr-defined]
-exec(code_of(ENTRY))  # ENTRY's code runs here, as __main__
+FILE = os.open(f"{sys.path[0]}/modules", os.O_RDONLY | os.O_CLOEXEC)
+exec(code_of(ENTRIES[sys.argv[0]]))  # its code runs here, as __main__

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 DIST = Path(__file__).resolve().parents[1] / "dist"
 PLUGINS = DIST / "cni-flannel"
-LAUNCHERS = PLUGINS / "launcher"
 DAEMON = DIST / "flanneld" / "flanneld"
 PODS = ("blue", "green")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -59,25 +58,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     make_node()
     daemon = start_daemon()
-    failed = live("ADD, a process for each call", PLUGINS, drawn=True)
-    if LAUNCHERS.exists():
-        with resident_process() as process:
-            failed |= live("ADD, in resident mode", LAUNCHERS)
-            process.kill()
-            process.wait()
-            failed |= live("ADD, the resident process killed with SIGKILL", LAUNCHERS)
-    else:
-        heading("resident mode: not built, since there was no C compiler")
+    failed = live("ADD, a process for each call", drawn=True)
+    with resident_process() as process:
+        failed |= live("ADD, in resident mode")
+        process.kill()
+        process.wait()
+        failed |= live("ADD, the resident process killed with SIGKILL")
     stop(daemon)
     sys.exit(failed)
 
 
-def live(title: str, plugins: Path, *, drawn: bool = False) -> bool:
+def live(title: str, *, drawn: bool = False) -> bool:
     """Attach two pods, let them reach each other, detach them; whether anything failed."""
     heading(title)
     failed = True
     try:
-        pods = [attach(name, plugins) for name in PODS]
+        pods = [attach(name) for name in PODS]
         heading("ping")
         failed = not all([ping(*pods), ping(*reversed(pods)), *map(ping_gateway, pods)])
         if drawn:
@@ -86,7 +82,7 @@ def live(title: str, plugins: Path, *, drawn: bool = False) -> bool:
         print("\ninterrupted: the pods are detached before the end")
     finally:
         heading("DEL")
-        detached = [detach(name, plugins) for name in PODS]
+        detached = [detach(name) for name in PODS]
     return leftovers() or not all(detached) or failed
 
 
@@ -156,10 +152,10 @@ def stop(daemon: subprocess.Popen[str]) -> None:
         print(indented(log))
 
 
-def attach(name: str, plugins: Path) -> Pod:
+def attach(name: str) -> Pod:
     """Make a pod's network namespace and attach it."""
     run("ip", "netns", "add", name)
-    status, result, milliseconds = plugin("ADD", name, plugins)
+    status, result, milliseconds = plugin("ADD", name)
     if status != 0:
         sys.exit(f"  ADD of {name} failed:\n{indented(json.dumps(result, indent=2))}")
     host_veth, pod_end = result["interfaces"][1:3]
@@ -217,9 +213,9 @@ def draw(pods: list[Pod]) -> None:
     print(f"   {'the node, which routes 10.244.0.0/16 between nodes':^{whole}}".rstrip())
 
 
-def detach(name: str, plugins: Path) -> bool:
+def detach(name: str) -> bool:
     """Detach a pod; one that was never attached is fine too. Whether it went well."""
-    status, result, milliseconds = plugin("DEL", name, plugins)
+    status, result, milliseconds = plugin("DEL", name)
     run("ip", "netns", "del", name, check=False)
     print(f"  {name:<6} {'eth0, its address and its state are gone':<84}{milliseconds:5.1f} ms")
     if status != 0:
@@ -242,16 +238,16 @@ def leftovers() -> bool:
 # ------------------------------------------------------------------------------------------ helpers
 
 
-def plugin(command: str, pod: str, plugins: Path) -> tuple[int, dict[str, Any], float]:
+def plugin(command: str, pod: str) -> tuple[int, dict[str, Any], float]:
     """Call flannel as a runtime does: exit status, what it printed, milliseconds."""
-    program = str(plugins / "flannel")
+    program = str(PLUGINS / "flannel")
     environ = {
         "PATH": PATH,
         "CNI_COMMAND": command,
         "CNI_CONTAINERID": f"demo-{pod}",
         "CNI_NETNS": f"/run/netns/{pod}",
         "CNI_IFNAME": "eth0",
-        "CNI_PATH": str(plugins),
+        "CNI_PATH": str(PLUGINS),
     }
     stdin = os.memfd_create("stdin")
     stdout = os.memfd_create("stdout")

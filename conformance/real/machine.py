@@ -18,7 +18,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from conformance.resident import pair_of
+from conformance.resident import folder_of
 from conformance.world import SYSTEM_PATH, Outcome, World, WorldError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CGROUPS = "/sys/fs/cgroup"
 BIN_DIR, CONF_DIR = "/opt/cni/bin", "/etc/cni/net.d"
 READY_S = 60.0
-INSTALL = Path(__file__).resolve().parents[2] / "packaging" / "install.sh"
+INSTALL = Path(__file__).resolve().parents[2] / "dist" / "flanneld" / "flanneld"
 
 KEEPER = f"""
 mount -t cgroup2 machine {CGROUPS} && mkdir {CGROUPS}/$0 || exit 1
@@ -170,14 +170,13 @@ class Machine:
 
     def install(self, bin_dir: Path, peers: Sequence[str]) -> None:
         """Install the pair as its own installer does, and the distribution's plugins beside it."""
-        pair = pair_of(bin_dir)
-        if pair is not None and self.world.resident is not None:
-            self.run([str(INSTALL), "--resident", str(pair), BIN_DIR])
-            self.world.resident.move(self.enter, f"{BIN_DIR}/cni-flannel/flannel")
-        elif (bin_dir / "host-local").exists() and any(bin_dir.glob(".cni-flannel-*")):
-            self.run([str(INSTALL), str(bin_dir.resolve()), BIN_DIR])
+        folder = folder_of(bin_dir)[0].resolve()
+        if (folder / ".cni-flannel").exists():
+            self.run([str(INSTALL), "install", "--no-units", "--from", str(folder), BIN_DIR])
         else:
-            self.run(["cp", "-a", f"{bin_dir.resolve()}/.", BIN_DIR])
+            self.run(["cp", "-a", f"{folder}/.", BIN_DIR])
+        if self.world.resident is not None:
+            self.world.resident.move(self.enter, f"{BIN_DIR}/flannel")
         for peer in peers:
             self.run(["cp", f"/usr/lib/cni/{peer}", BIN_DIR])
 

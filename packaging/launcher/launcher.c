@@ -1,10 +1,12 @@
-// The launcher: what a runtime executes as `flannel` or `host-local` in resident mode.
+// The launcher: what a runtime executes as `flannel` or `host-local`.
 //
 // Hands one call to the resident process (docs/resident.md has the protocol) and relays its answer.
-// Whenever that does not come, for whatever reason, it becomes the frozen executable of its own name
+// Where there is none, and whenever the answer does not come, it becomes the frozen plugin (frozen.c)
 // with the same environment and stdin: a resident process that is missing costs time, nothing else.
 // Knows sockets and descriptors. Must not know: confs, results, or what a verb does.
 #define _GNU_SOURCE
+#include "failure.h"
+#include "frozen.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,11 +14,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
@@ -27,10 +27,15 @@
 #endif
 enum { VERSION = 1, CONNECT_MS = 50, GREETING_MS = 1000, STILL_THERE = 256 };
 
-// The folder of the frozen executables; relative to the launcher's own unless it begins with "/".
-// `install` writes another one over it in the file. Volatile: so that it is read from there.
-#define TAG "CNI_FLANNEL_FROZEN="
-static const volatile char folder[sizeof TAG + 1024] = TAG "..";
+#ifndef SERVED
+#define SERVED "ADD\0DEL\0CHECK\0GC\0STATUS\0" // VERSION is not: it does not wait for the end of stdin
+#endif
+#ifndef PROGRAM
+#define PROGRAM "flannel" // or "host-local"
+#endif
+// By these bytes `install` knows a file as ours.
+const char mark[] = "CNI_FLANNEL_LAUNCHER=" PROGRAM;
+static const char *program = PROGRAM; // or "bridge", if that is our name
 
 struct header { char magic[4]; uint32_t version, strings; };
 struct greeting { char magic[4]; uint32_t version; char call[56]; };
@@ -41,6 +46,13 @@ static size_t size = sizeof(struct header);
 static volatile sig_atomic_t interrupted;
 static sigset_t callers_mask;
 static void note_interrupt(int number) { interrupted = number; }
+
+// A caller may have closed some of 0, 1 and 2. No file of ours may get such a number: a result would
+// be written into it. Without /dev/null a directory does, of which nobody can read or write.
+static void fill_standard_streams(void) {
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0) open("/", O_RDONLY);
+}
 
 static bool write_all(int fd, const char *data, size_t length) {
     for (ssize_t written; length > 0; data += written, length -= written)
@@ -58,31 +70,14 @@ static int copy_of_stdin(void) {
     return got == 0 ? copy : -1;
 }
 
-static void become(const char *where, const char *name, char **argv) {
-    char path[4096] = "";
-    struct stat us, other;
-    if (where[0] != '/' && readlink("/proc/self/exe", path, sizeof path - 1) < 0) return;
-    char *end = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    snprintf(end, path + sizeof path - end, "%s/%s", where, name);
-    if (stat(path, &other) != 0 || stat("/proc/self/exe", &us) != 0) return;
-    if (other.st_dev != us.st_dev || other.st_ino != us.st_ino) execv(path, argv); // else: for ever
-}
-
-// Become the frozen executable; does not return. An interrupted call ends here, as that would.
-static void fall_back(const char *name, char **argv, int stdin_copy) {
-    char where[sizeof folder - sizeof TAG];
-    for (size_t i = 0; i < sizeof where; i++) where[i] = folder[sizeof TAG - 1 + i];
+// Become the frozen plugin; does not return. An interrupted call ends here, as that would.
+static void fall_back(int argc, char **argv, int stdin_copy) {
     signal(SIGTERM, SIG_DFL), signal(SIGINT, SIG_DFL);
     if (interrupted) raise(interrupted);
     sigprocmask(SIG_SETMASK, &callers_mask, NULL);
-    if (stdin_copy < 0 || (lseek(stdin_copy, 0, SEEK_SET) == 0 && dup2(stdin_copy, 0) == 0)) {
-        if (strcmp(name, "bridge") == 0) name = "flannel"; // which looks at argv[0] itself
-        become(where, name, argv), become("cni-flannel", name, argv);
-    }
-    printf("{\"code\": 5, \"msg\": \"start the frozen %s in %s: errno %d\", \"details\": \"the resident process did not "
-           "serve the call, and there is no plugin to do it instead: install it again\"}\n",
-           name, where, errno);
-    exit(1);
+    if (stdin_copy >= 0 && (lseek(stdin_copy, 0, SEEK_SET) != 0 || dup2(stdin_copy, 0) != 0))
+        fail(IO_FAILURE, "put the conf back on stdin, which the resident process did not serve", strerror(errno));
+    become_frozen(program, argc, argv);
 }
 
 static int64_t now_ms(void) {
@@ -123,14 +118,18 @@ static bool send_request(int fd, const int *descriptors, int count) {
     return sent > 0;
 }
 
+static const char *socket_path(void) {
+    const char *path = getenv("CNI_FLANNEL_SOCKET");
+    return path && *path ? path : "/run/cni-flannel/cni.sock";
+}
+
 static int connected(void) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     struct timeval limit = {0, CONNECT_MS * 1000}, patience = {GREETING_MS / 1000, 0};
     struct ucred server;
     socklen_t length = sizeof server;
-    const char *path = getenv("CNI_FLANNEL_SOCKET");
-    if (!path || !*path) path = "/run/cni-flannel/cni.sock";
-    if (snprintf(address.sun_path, sizeof address.sun_path, "%s", path) >= (int)sizeof address.sun_path) return -1;
+    if (snprintf(address.sun_path, sizeof address.sun_path, "%s", socket_path()) >= (int)sizeof address.sun_path)
+        return -1;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit) != 0) return -1;
     if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) return -1;
@@ -170,13 +169,13 @@ static bool append(const char *text) {
     return memcpy(request + start, text, length) != NULL;
 }
 
-// Whether the resident process can be asked. Not VERSION, which does not wait for the end of
-// stdin, nor a person, who gives no verb, nor an environment that is too large.
-static bool is_served(const char *verb, const char *name) {
+// Whether the resident process can be asked. Not by a person, who gives no verb, nor with an
+// environment that is too large.
+static bool is_served(const char *verb) {
     struct header header = {"CNIr", VERSION, 0};
-    const char *known = "ADD\0DEL\0CHECK\0GC\0STATUS\0";
+    const char *known = SERVED;
     while (*known && (!verb || strcmp(known, verb) != 0)) known += strlen(known) + 1;
-    bool fits = *known && append(name);
+    bool fits = *known && access(socket_path(), F_OK) == 0 && append(program);
     for (char **one = environ; fits && *one; one++) fits = append(*one);
     header.strings = (uint32_t)(size - sizeof header);
     memcpy(request, &header, sizeof header);
@@ -185,16 +184,16 @@ static bool is_served(const char *verb, const char *name) {
 
 int main(int argc, char **argv) {
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL, *verb = getenv("CNI_COMMAND");
-    const char *name = slash ? slash + 1 : argc > 0 ? argv[0] : "flannel";
+    const char *name = slash ? slash + 1 : argc > 0 ? argv[0] : "";
     struct sigaction note = {.sa_handler = note_interrupt}; // without SA_RESTART
-    int spare, stdin_copy = -1;
-    while ((spare = open("/dev/null", O_RDWR)) >= 0 && spare < 3) continue; // for closed streams
-    close(spare), sigprocmask(SIG_BLOCK, NULL, &callers_mask);
+    int stdin_copy = -1;
+    if (strcmp(name, "bridge") == 0 && strcmp(program, "flannel") == 0) program = "bridge";
+    fill_standard_streams(), sigprocmask(SIG_BLOCK, NULL, &callers_mask);
     sigemptyset(&note.sa_mask), sigaddset(&note.sa_mask, SIGTERM), sigaddset(&note.sa_mask, SIGINT);
-    if (is_served(verb, name) && (stdin_copy = copy_of_stdin()) >= 0) {
+    if (argc <= 1 && is_served(verb) && (stdin_copy = copy_of_stdin()) >= 0) {
         sigprocmask(SIG_BLOCK, &note.sa_mask, NULL); // they come while we wait, and only then
         sigaction(SIGTERM, &note, NULL), sigaction(SIGINT, &note, NULL);
         ask(verb, getenv("CNI_NETNS"), stdin_copy);
     }
-    fall_back(name, argv, stdin_copy);
+    fall_back(argc, argv, stdin_copy);
 }

@@ -20,7 +20,10 @@ from conformance.options import DEFAULT_BIN_DIR
 from conformance.stress.figure import SERVED
 
 BIN_DIR = Path(os.environ.get("CNI_FLANNEL_BIN", DEFAULT_BIN_DIR))
-SOURCE = Path(__file__).resolve().parents[2] / "packaging" / "launcher" / "launcher.c"
+SOURCES = [
+    Path(__file__).resolve().parents[2] / "packaging" / "launcher" / name
+    for name in ("launcher.c", "frozen.c")
+]
 IMPATIENT_MS = 2000
 
 SHORT = {
@@ -43,22 +46,26 @@ pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(400)]
 
 @pytest.fixture(scope="module", autouse=True)
 def _built() -> None:
-    if not (BIN_DIR / "launcher" / "flannel").exists():
-        pytest.skip(f"{BIN_DIR}/launcher is not built: run ./build.sh where a C compiler is")
+    if not (BIN_DIR / "flannel").exists():
+        pytest.skip(f"{BIN_DIR}/flannel is not built: run ./build.sh")
 
 
-@pytest.fixture
-def impatient(tmp_path: Path) -> Path:
-    """The pair with launchers that wait for an answer a short time only."""
+def with_launcher(tmp_path: Path, definition: str) -> Path:
+    """The pair with another launcher."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
     folder = tmp_path / "pair"
     shutil.copytree(BIN_DIR, folder, symlinks=True)
-    launcher = folder / "launcher" / "flannel"
-    words = ["-std=c11", "-static", "-O2", f"-DANSWER_MS={IMPATIENT_MS}", "-o", str(launcher)]
-    subprocess.run([compiler, *words, str(SOURCE)], check=True)
+    words = ["-std=c11", "-static", "-O2", f"-D{definition}", "-o", str(folder / "flannel")]
+    subprocess.run([compiler, *words, *SOURCES], check=True)
     return folder
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Path:
+    """The pair with a launcher that waits for an answer a short time only."""
+    return with_launcher(tmp_path, f"ANSWER_MS={IMPATIENT_MS}")
 
 
 def figure_of(capfd: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
@@ -109,11 +116,8 @@ def test_a_stranger_who_never_replies(
 def test_a_launcher_that_does_the_work_itself_is_found_out(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Copies of the frozen plugins in the launchers' place answer everything rightly."""
-    folder = tmp_path / "pair"
-    shutil.copytree(BIN_DIR, folder, symlinks=True)
-    shutil.rmtree(folder / "launcher")
-    shutil.copytree(BIN_DIR, folder / "launcher", symlinks=True)
+    """One that knows no verb which could be served answers everything rightly."""
+    folder = with_launcher(tmp_path, 'SERVED=""')
     words = ["run", "--resident", "--bin-dir", str(folder), "--case", "flannel/address-reused"]
     assert main(words) == 1
     assert "of ADD were not served by the resident process" in capfd.readouterr().err

@@ -137,8 +137,8 @@ def node(new_node: Callable[[], Node]) -> Node:
 def resident(node: Node, plugins: Path) -> Resident:
     """Launchers of the built folder, on a node with the daemon's file and the pod "a"."""
     folder = (plugins / "flannel").resolve().parent
-    if not (folder / "launcher" / "flannel").exists():
-        pytest.skip(f"no launchers in {folder}: built without a C compiler, or not built")
+    if not (folder / ".cni-flannel").exists():
+        pytest.skip(f"no launchers in {folder}: not built")
     node.write_subnet_env()
     node.add_pod("a")
     return Resident(node, folder)

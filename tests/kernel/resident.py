@@ -36,14 +36,15 @@ class Resident:
     def __init__(self, node: Node, folder: Path) -> None:
         self.node = node
         self.folder = folder
-        self.launcher = str(folder / "launcher" / "flannel")
+        self.launcher = str(folder / "flannel")
         self.server: subprocess.Popen[bytes] | None = None
 
     def lonely(self, name: str = "flannel") -> str:
         """A launcher that has no frozen executable to become."""
         path = f"/run/lonely/bin/{name}"
         if not self.node.path(path).exists():
-            content = (self.folder / "launcher" / "flannel").read_bytes()
+            program = "host-local" if name == "host-local" else "flannel"
+            content = (self.folder / program).read_bytes()
             self.node.path(self.node.write(path, content)).chmod(0o755)
         return path
 
