@@ -65,7 +65,9 @@ class Allocation:
                 msg = f"failed to allocate for range {index}: {error.msg}"
                 raise CNIError(error.code, msg, error.details) from None
             leased.append(address)
-            ips.append({"address": f"{address}/{one.subnet.length}", "gateway": str(one.gateway)})
+            ips.append({"address": f"{address}/{one.subnet.length}"})
+            if one.gateway is not None:
+                ips[-1]["gateway"] = str(one.gateway)
         if wanted:
             raise CNIError(
                 ADDRESS_TAKEN,
@@ -129,8 +131,7 @@ class Allocation:
 
     def _check_requested(self, range_set: RangeSet, address: Address) -> None:
         """Refuse what the set never gives, and what somebody holds."""
-        one = range_set.range_of(address)
-        if one is not None and address == one.gateway:
+        if address in range_set.gateways:
             raise CNIError(
                 ADDRESS_TAKEN,
                 f"requested ip {address} is subnet's gateway",

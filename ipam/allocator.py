@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def spans(range_set: RangeSet) -> list[Span]:
     """Cut gateways and exclusions out of the ranges; what is left, in the set's order."""
-    gateways = {one.gateway.value for one in range_set.ranges}
+    gateways = {one.value for one in range_set.gateways if one.family == range_set.family}
     left: list[Span] = []
     for one in range_set.ranges:
         holes = [(value, value) for value in gateways]

@@ -1,7 +1,8 @@
 """Ranges of addresses and sets of them: reading, defaults, checks.
 
 A conf names range sets; each set gives an attachment one address. The checks, their order and
-their wording follow the reference plugin's `Range.Canonicalize` and `RangeSet.Canonicalize`.
+their wording follow the reference plugin's `Range.Canonicalize` and `RangeSet.Canonicalize`, but
+for subnets of one or two addresses, which are for point-to-point links (RFC 3021, RFC 6164).
 Pure: knows neither files nor leases. ValueError says what is wrong; the caller says where.
 """
 
@@ -23,7 +24,8 @@ _BITS = {4: 32, 6: 128}
 class Range:
     """The addresses from `start` to `end`, both included, of one subnet.
 
-    `gateway` and the addresses in `exclude` are never handed out.
+    `gateway` and the addresses in `exclude` are never handed out. `gateway` is None in a subnet of
+    one address whose conf names none.
     """
 
     __slots__ = ("end", "exclude", "gateway", "start", "subnet")
@@ -33,7 +35,7 @@ class Range:
         subnet: Prefix,
         start: Address,
         end: Address,
-        gateway: Address,
+        gateway: Address | None,
         exclude: tuple[Prefix, ...] = (),
     ) -> None:
         self.subnet = subnet
@@ -67,12 +69,16 @@ class Range:
 
 
 class RangeSet:
-    """Ranges of one family, tried in order; at least one."""
+    """Ranges of one family, tried in order; at least one.
 
-    __slots__ = ("ranges",)
+    `gateways` are never given: the ranges' own, and those that other sets of the conf add.
+    """
+
+    __slots__ = ("gateways", "ranges")
 
     def __init__(self, ranges: list[Range]) -> None:
         self.ranges = ranges
+        self.gateways = {one.gateway for one in ranges if one.gateway is not None}
 
     @property
     def family(self) -> int:
@@ -101,17 +107,18 @@ def read_range(obj: Any, exclude: tuple[Prefix, ...] = ()) -> Range:
     obj = canonical(obj, KEYS)
     subnet = _subnet(obj)
     first = subnet.address
-    gateway = _address(obj, "gateway") or first.succ()
-    if gateway.family != subnet.family:
+    room = _BITS[subnet.family] - subnet.length  # bits; with less than two none is the subnet's own
+    gateway = _address(obj, "gateway") or (first.succ() if room else None)
+    if gateway is not None and gateway.family != subnet.family:
         raise _mistake(f"gateway {gateway} is not of the family of {subnet}")
     start = _address(obj, "rangeStart")
     if start is None:
-        start = first.succ()
+        start = first.succ() if room > 1 else first
     elif not subnet.contains(start):
         raise _mistake(f"RangeStart {start} not in network {subnet}")
     end = _address(obj, "rangeEnd")
     if end is None:
-        end = subnet.last.pred() if subnet.family == 4 else subnet.last
+        end = subnet.last.pred() if subnet.family == 4 and room > 1 else subnet.last
     elif not subnet.contains(end) or end < start:
         raise _mistake(f"RangeEnd {end} not in network {subnet}{_before(start, end)}")
     if end < start:
@@ -152,15 +159,13 @@ def _excluded(text: Any) -> Prefix:
 
 
 def _subnet(obj: dict[str, Any]) -> Prefix:
-    """Read `subnet`: room for two addresses beside network and broadcast, no host bits."""
+    """Read `subnet`, which has no host bits."""
     value = obj.get("subnet")
     if value is None:
         raise _mistake(f"the range {dumps(obj)} has no subnet")
     if not isinstance(value, str):
         raise _mistake(f"subnet {dumps(value)} is not a string")
     subnet = parse_prefix(value)
-    if subnet.length > _BITS[subnet.family] - 2:
-        raise _mistake(f"Network {subnet} too small to allocate from")
     if subnet.first != subnet.address:
         raise _mistake(
             "Network has host bits set. For a subnet mask of length "

@@ -11,6 +11,7 @@ from cni import cniargs
 from cni.cidr import parse_address, parse_prefix
 from cni.errors import INVALID_ENVIRONMENT, CNIError
 from cni.wire import canonical, dumps
+from ipam.allocator import capacity
 from ipam.conf import object_at, string_at, wrong
 from ipam.ranges import read_exclude, read_range, read_set
 
@@ -90,7 +91,10 @@ def _range_set(index: int, raw: list[Any], exclude: tuple[Prefix, ...]) -> Range
 
 
 def _check_sets(sets: list[RangeSet], version: Any) -> None:
-    """Refuse sets that overlap, and two addresses of a family for runtimes that expect one."""
+    """Refuse sets that overlap or are empty, and two addresses of a family for old runtimes.
+
+    No set gives a gateway of any: the pod would have the bridge's own address.
+    """
     families = [one.family for one in sets]
     if version in _ONE_ADDRESS_A_FAMILY and len(set(families)) < len(families):
         raise wrong(f"CNI version {version} does not support more than 1 address per family")
@@ -98,6 +102,14 @@ def _check_sets(sets: list[RangeSet], version: Any) -> None:
         for other in range(index + 1, len(sets)):
             if one.overlaps(sets[other]):
                 raise wrong(f"range set {index} overlaps with {other}")
+    gateways = {gateway for one in sets for gateway in one.gateways}
+    for index, one in enumerate(sets):
+        one.gateways = gateways
+        if not capacity(one):
+            raise wrong(
+                f"invalid range set {index}: {one} has no address to give: gateway and exclude "
+                "take them all"
+            )
 
 
 def _raw_sets(key: str, value: Any) -> list[list[Any]]:

@@ -187,7 +187,6 @@ def test_go_reads_our_leases_as_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "ipam",
     [
-        {"ranges": [[{"subnet": "10.5.0.0/31"}]]},
         {"ranges": [[{"subnet": "10.5.0.9/24"}]]},
         {"ranges": [[{"subnet": "10.5.0.0/24", "rangeStart": "10.6.0.1"}]]},
         {"ranges": [[{"subnet": "10.5.0.0/24", "rangeEnd": "10.6.0.1"}]]},

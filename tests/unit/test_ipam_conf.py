@@ -131,12 +131,12 @@ def test_exclude_of_the_object_reaches_every_range() -> None:
 SET = "invalid range set 0: "
 REFUSED = [
     (
-        {"ranges": [[{"subnet": "10.5.0.0/31"}]]},
-        SET + "Network 10.5.0.0/31 too small to allocate from",
+        {"ranges": [[{"subnet": "10.5.0.0/30", "exclude": ["10.5.0.2"]}]]},
+        SET + "10.5.0.1-10.5.0.2 has no address to give: gateway and exclude take them all",
     ),
     (
-        {"ranges": [[{"subnet": "fd00::/127"}]]},
-        SET + "Network fd00::/127 too small to allocate from",
+        {"ranges": [[{"subnet": "fd00::1/128", "gateway": "fd00::1"}]]},
+        SET + "fd00::1-fd00::1 has no address to give: gateway and exclude take them all",
     ),
     (
         {"ranges": [[{"subnet": "10.5.0.1/24"}]]},
