@@ -36,6 +36,7 @@ _CONF_KEYS = (
     "cniVersion",
     "name",
     "type",
+    "plugins",
     "prevResult",
     "runtimeConfig",
     "args",
@@ -168,6 +169,8 @@ def _dispatch(plugin: Any, args: Args) -> bytes:
             f"unknown CNI_COMMAND: {command}",
             f"it is one of {', '.join(_VERBS)}, VERSION, in capitals",
         )
+    if command in ("ADD", "CHECK", "STATUS"):  # what is gone already, DEL takes away with any conf
+        validate.one_plugin(args.conf)
     version.check(command, version.of_conf(args.conf))
     verb = getattr(plugin, f"cmd_{command.lower()}", None)
     if verb is None:

@@ -88,6 +88,36 @@ def interface_name(text: str) -> None:
         )
 
 
+def not_a_new_link(name: str) -> str:
+    """Why the kernel would make no link of this very name, in a few words; "" if it would.
+
+    Its own rules (dev_valid_name, net/core/dev.c), which go by bytes: 0xa0 is a blank. Beyond
+    them, it makes of "eth%d" a link with a number; and /proc/sys has folders of its own called
+    all and default where those of links are.
+    """
+    octets = name.encode("utf-8", "surrogateescape")
+    if not 1 <= len(octets) <= IFNAME_BYTES or name in (".", ".."):
+        return f"numerical result out of range: a link's name has 1 to {IFNAME_BYTES} bytes"
+    if name in ("all", "default"):
+        return "the kernel's settings have that name for something else than a link"
+    if any(char in "/:%" or char.isspace() for char in name):
+        return "contains / or : or % or whitespace characters"
+    if 0xA0 in octets or 0 in octets:
+        return "contains a byte (a0 or 00) that the kernel takes in no name"
+    return ""
+
+
+def one_plugin(conf: Mapping[str, Any]) -> None:
+    """CNIError 7 for a list of plugins, whose settings nobody would see."""
+    if isinstance(conf.get("plugins"), list) and not conf.get("type"):
+        raise CNIError(
+            INVALID_NETWORK_CONFIG,
+            'the configuration has "plugins" and no "type": it is a list of plugins (.conflist)',
+            "a runtime reads the list and calls each plugin with its own part: pass one entry of "
+            "'plugins', with the list's 'name' and 'cniVersion' added",
+        )
+
+
 def network_name(conf: Mapping[str, Any]) -> None:
     """CNIError 7 unless the conf has a valid `name`."""
     name = conf.get("name", "")

@@ -7,8 +7,10 @@ Imports: the parts of this package, the protocol package.
 
 from __future__ import annotations
 
+from cni import errors
 from cni.attachment import Attachment
-from cni.errors import ADDRESS_TAKEN, KERNEL_REFUSED, CNIError, Interrupted
+from cni.errors import CNIError, Interrupted
+from cni.validate import not_a_new_link
 from cni_flannel.bridge import layer3 as l3
 from cni_flannel.bridge import links, node, plan, steps
 from cni_flannel.bridge.conf import HOST_LOCAL
@@ -31,6 +33,12 @@ _HURRY_S = 0.5
 
 def add(args: Args, conf: BridgeConf, ipam: Plugin | None) -> dict[str, Any]:
     """Attach the container; the result in the shape of 1.1.0.  On failure nothing is left."""
+    if problem := not_a_new_link(args.ifname):
+        raise CNIError(
+            errors.INVALID_ENVIRONMENT,
+            f'interface name "{args.ifname}": {problem}',
+            "the runtime has to choose another CNI_IFNAME",
+        )
     attachment = Attachment(conf.name, args.container_id, args.ifname)
     has_room = False
     try:
@@ -74,7 +82,7 @@ def _allocate(
     try:
         return ipam.cmd_add(args)
     except CNIError as error:
-        if error.code != ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
+        if error.code != errors.ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
             raise
         attachment = Attachment(conf.name, args.container_id, args.ifname)
         _forget_killed(args, conf, ends, attachment, ipam)
@@ -153,7 +161,7 @@ def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
 
     Two ADDs may make it at once: the one that comes second looks again and repairs.
     """
-    problem = CNIError(KERNEL_REFUSED, f'prepare bridge "{conf.bridge}": it keeps changing')
+    problem = CNIError(errors.KERNEL_REFUSED, f'prepare bridge "{conf.bridge}": it keeps changing')
     for _ in range(_ATTEMPTS):
         seen = node.observe(ends.host, conf, layer3.gateways)
         todo = plan.prepare(conf, seen, layer3.gateways, random_mac())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from cni import cniargs, wire
 from cni.errors import CNIError
+from cni.validate import not_a_new_link
 from cni_flannel.netconf import field, integer, invalid, shown
 
 TYPE_CHECKING = False
@@ -25,7 +26,6 @@ IPTABLES, NFTABLES = "iptables", "nftables"
 MAX_VLAN = 4094
 MIN_MTU, MAX_MTU = 68, 65535
 KNOWN_CNI_ARGS = ("IP", "MAC", "GATEWAY")
-_MAX_IFNAME_BYTES = 15
 
 _KEYS = (
     "name",
@@ -162,16 +162,8 @@ def parse_for_removal(args: Args) -> BridgeConf:
 
 def _require_sense(conf: BridgeConf) -> None:
     for name in {conf.bridge, conf.gateway_holder if conf.is_gateway else conf.bridge}:
-        if len(name.encode()) > _MAX_IFNAME_BYTES or name in (".", ".."):
-            raise invalid(
-                f'could not add "{name}": numerical result out of range',
-                f"an interface's name has 1 to {_MAX_IFNAME_BYTES} bytes: shorten 'bridge'",
-            )
-    if any(char in "/:%" or char.isspace() for char in conf.bridge):
-        # the kernel would make "br%d" a bridge with a number, another one at each ADD
-        raise invalid(
-            f"'bridge' {shown(conf.bridge)} contains / or : or % or whitespace characters"
-        )
+        if problem := not_a_new_link(name):
+            raise invalid(f'could not add "{name}": {problem}', "choose another name for 'bridge'")
     if conf.mtu and not MIN_MTU <= conf.mtu <= MAX_MTU:
         raise invalid(f"invalid MTU {conf.mtu} (must be 0 or between {MIN_MTU} and {MAX_MTU})")
     if not 0 <= conf.vlan <= MAX_VLAN:

@@ -162,6 +162,8 @@ CONFS: list[tuple[object, int, str]] = [
     ({"name": "a\n"}, 7, "invalid characters found in network name"),
     ({"name": ".a"}, 7, "invalid characters found in network name"),
     ({"name": "a" * 300}, 7, "network name is too long: 300 bytes"),
+    ({"name": "n", "plugins": [{"type": "t"}]}, 7, "it is a list of plugins"),
+    ({"name": "n", "Plugins": []}, 7, "it is a list of plugins"),
     ({"name": "n", "cniVersion": 1}, 6, "decoding version from network config: "),
     ({"name": "n", "cniVersion": "9.9.9"}, 1, "incompatible CNI versions"),
 ]  # fmt: skip
@@ -316,3 +318,16 @@ def test_a_failing_undo_is_noted_and_the_first_failure_reported() -> None:
     status, error, notes = serve(None, Stubborn(result="rubbish"))
     assert (status, error["code"]) == (1, 100)
     assert "stuck at DEL" in notes[0]
+
+
+def test_a_plugin_s_conf_may_have_a_key_called_plugins() -> None:
+    plugin = Plugin()
+    assert serve({**CONF, "plugins": [{"type": "t"}]}, plugin)[0] == 0
+    assert len(plugin.calls) == 1
+
+
+@pytest.mark.parametrize(("verb", "code"), [("CHECK", 7), ("STATUS", 7), ("DEL", 0), ("GC", 0)])
+def test_a_list_of_plugins_keeps_nothing_from_going(verb: str, code: int) -> None:
+    conf = {"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "t"}]}
+    status, error, _ = serve(conf, CNI_COMMAND=verb)
+    assert (status, error.get("code", 0)) == (1 if code else 0, code)
