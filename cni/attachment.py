@@ -12,6 +12,7 @@ from zlib import crc32
 ALIAS_BYTES = 255  # IFALIASZ is 256 and the kernel wants a shorter text than that
 HOST_VETH_NAMES = 16  # of one attachment: its own, and more for when a stranger bears that
 _TAG = "flannel"
+BRIDGE_ALIAS = f"{_TAG}:bridge"  # of a bridge that was made for attachments, and of its gateways
 _ADDING = " (adding)"
 
 
@@ -67,6 +68,11 @@ def parse_alias(text: str) -> Attachment | None:
     if len(parts) != 4 or parts[0] != _TAG or not all(parts):
         return None
     return Attachment(parts[1], parts[2], parts[3])
+
+
+def is_ours(alias: str) -> bool:
+    """Whether a link's alias says that it was made for attachments, of whatever network."""
+    return alias.startswith(f"{_TAG}:")
 
 
 def _octets(text: str) -> bytes:

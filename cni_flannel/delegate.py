@@ -12,7 +12,7 @@ Imports: the protocol package, ``netconf``.
 from __future__ import annotations
 
 from cni import cidr
-from cni_flannel.netconf import invalid, shown
+from cni_flannel.netconf import invalid, require_mtu, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ def build(net_conf: NetConf, env: SubnetEnv) -> dict[str, Any]:
     """The complete configuration for the delegate's ADD; CNIError 7 names what is wrong."""
     conf = _base(net_conf)
     conf.setdefault("ipMasq", not env.ip_masq)
-    conf.setdefault("mtu", env.mtu)
+    mtu = conf.setdefault("mtu", env.mtu)
+    if type(mtu) is int:
+        subnet = env.ipv6_subnet
+        require_mtu(mtu, "" if subnet is None else f"the node's subnet is {subnet.network}")
     conf["ipam"] = _ipam(net_conf.ipam, env)
     return conf
 

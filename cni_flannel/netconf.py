@@ -21,6 +21,9 @@ SUBNET_FILE = "/run/flannel/subnet.env"
 DATA_DIR = "/var/lib/cni/flannel"
 SUBNET_FILE_WAIT_S = 2.0
 MAX_SUBNET_FILE_WAIT_S = 60.0
+MIN_MTU, MAX_MTU = 68, 65535
+MIN_MTU_IPV6 = 1280  # RFC 8200, section 5; below, the kernel takes IPv6 from the link
+_MTU = "correct 'mtu' of the configuration, or FLANNEL_MTU in subnet.env, which the daemon writes"
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
 _KEYS = (
@@ -121,6 +124,19 @@ def invalid(msg: str, details: str = "") -> CNIError:
     """An error of code 7 with the usual remedy."""
     remedy = "correct the network configuration (usually a file in /etc/cni/net.d)"
     return CNIError(errors.INVALID_NETWORK_CONFIG, msg, details or remedy)
+
+
+def require_mtu(mtu: int, ipv6: str = "") -> None:
+    """CNIError 7 unless a link may have that MTU, 0 being the kernel's choice.
+
+    ``ipv6`` says why it needs IPv6, or is empty.
+    """
+    if mtu and not MIN_MTU <= mtu <= MAX_MTU:
+        raise invalid(f"invalid MTU {mtu} (must be 0 or between {MIN_MTU} and {MAX_MTU})", _MTU)
+    if ipv6 and 0 < mtu < MIN_MTU_IPV6:
+        raise invalid(
+            f"invalid MTU {mtu}: IPv6 needs at least {MIN_MTU_IPV6} (RFC 8200), and {ipv6}", _MTU
+        )
 
 
 def _seconds(conf: dict[str, Any], key: str, default: float) -> float:

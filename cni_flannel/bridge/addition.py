@@ -12,7 +12,7 @@ from cni.attachment import Attachment
 from cni.errors import CNIError, Interrupted
 from cni.validate import not_a_new_link
 from cni_flannel.bridge import layer3 as l3
-from cni_flannel.bridge import links, node, plan, steps
+from cni_flannel.bridge import links, node, plan, plan_node, steps
 from cni_flannel.bridge.conf import HOST_LOCAL
 from cni_flannel.bridge.ends import Ends, mac_of_call, port_mac, random_mac
 from cni_flannel.bridge.steps_rules import CheckSourceMAC, Masquerade
@@ -132,28 +132,26 @@ def _release(args: Args, ipam: Plugin | None) -> None:
 
 
 def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3) -> dict[str, Any]:
-    """Make the attachment.  Its result is ready before: nothing can fail after the last step."""
+    """Make the attachment, and say how it has come out."""
     plan.require_mac(conf, layer3)
     bridge = _prepare(args, conf, ends, layer3)
     macs = mac_of_call(args.environ) or port_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
-    interfaces = plan.interfaces(conf, args, bridge, name=name, macs=macs)
-    if conf.vlan and conf.is_gateway:
-        interfaces += _vlan_interface(ends, conf)
     attachment = Attachment(conf.name, args.container_id, args.ifname)
+    gateway = _vlan_interface(ends, conf) if conf.vlan and conf.is_gateway else []
     todo: list[steps.Step] = []
     if conf.ip_masq and layer3.addresses:
         backend = conf.ip_masq_backend or None
         todo.append(Masquerade(attachment, layer3.addresses, backend, args.environ))
     if conf.macspoofchk:
         todo.append(CheckSourceMAC(attachment, name, macs[1], args.environ))
-    todo += plan.attach(conf, attachment, layer3, bridge, name=name, macs=macs)
+    veth = plan.pair(conf, attachment, bridge, name, macs)
+    todo += plan.attach(conf, veth, layer3)
     if args.resident is not None:
         from cni_flannel.bridge.steps_call import CallerWaits  # a process per call has its signals
 
         todo.append(CallerWaits(args.resident))
-    result = plan.result(conf, layer3, interfaces)
     steps.run(todo, ends, args.note if args.debug else None)
-    return result
+    return plan.result(conf, layer3, plan.interfaces(conf, args, veth) + gateway)
 
 
 def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
@@ -162,9 +160,11 @@ def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
     Two ADDs may make it at once: the one that comes second looks again and repairs.
     """
     problem = CNIError(errors.KERNEL_REFUSED, f'prepare bridge "{conf.bridge}": it keeps changing')
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         seen = node.observe(ends.host, conf, layer3.gateways)
-        todo = plan.prepare(conf, seen, layer3.gateways, random_mac())
+        seen.hears_ra &= attempt == 0  # a wish: once is enough
+        plan_node.require_mtu(conf, seen, layer3.families)
+        todo = plan_node.prepare(conf, seen, layer3.gateways, random_mac())
         if seen.bridge is not None and not todo:
             return seen.bridge
         try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from cni import cniargs, wire
 from cni.errors import CNIError
 from cni.validate import not_a_new_link
-from cni_flannel.netconf import field, integer, invalid, shown
+from cni_flannel.netconf import MIN_MTU_IPV6, field, integer, invalid, require_mtu, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ HOST_LOCAL = "host-local"  # the IPAM plugin of this pair
 NO_IPAM = ("bridge", "flannel")  # these ask the IPAM plugin that the same conf names
 IPTABLES, NFTABLES = "iptables", "nftables"
 MAX_VLAN = 4094
-MIN_MTU, MAX_MTU = 68, 65535
 KNOWN_CNI_ARGS = ("IP", "MAC", "GATEWAY")
 
 _KEYS = (
@@ -124,6 +123,11 @@ class BridgeConf:
         return self.vlan != 0 or bool(self.trunk)
 
     @property
+    def is_small(self) -> bool:
+        """Whether the MTU that is asked for is too small for IPv6."""
+        return 0 < self.mtu < MIN_MTU_IPV6
+
+    @property
     def gateway_holder(self) -> str:
         """The link that carries the gateway addresses: the bridge, or ``<bridge>.<vlan>``."""
         return f"{self.bridge}.{self.vlan}" if self.vlan else self.bridge
@@ -164,8 +168,10 @@ def _require_sense(conf: BridgeConf) -> None:
     for name in {conf.bridge, conf.gateway_holder if conf.is_gateway else conf.bridge}:
         if problem := not_a_new_link(name):
             raise invalid(f'could not add "{name}": {problem}', "choose another name for 'bridge'")
-    if conf.mtu and not MIN_MTU <= conf.mtu <= MAX_MTU:
-        raise invalid(f"invalid MTU {conf.mtu} (must be 0 or between {MIN_MTU} and {MAX_MTU})")
+    has_ipv6 = conf.is_small and any(
+        ":" in item.get("subnet", "") for item in ranges(conf.raw.get("ipam"))
+    )
+    require_mtu(conf.mtu, "'ipam' has a range of it" if has_ipv6 else "")
     if not 0 <= conf.vlan <= MAX_VLAN:
         raise invalid(f"invalid VLAN ID {conf.vlan} (must be between 0 and {MAX_VLAN})")
     if conf.hairpin_mode and conf.promisc_mode:
@@ -177,6 +183,23 @@ def _require_sense(conf: BridgeConf) -> None:
             f'unknown ipmasq backend "{conf.ip_masq_backend}"',
             f"set 'ipMasqBackend' to {IPTABLES} or {NFTABLES}, or leave it out",
         )
+
+
+def ranges(ipam: Any) -> list[dict[str, Any]]:
+    """The ranges of an ``ipam`` section, in any of its forms, as far as they are objects.
+
+    Each has ``subnet`` and ``gateway`` if they are texts; what is wrong of it host-local says.
+    """
+    if type(ipam) is not dict:
+        return []
+    keys = wire.canonical(ipam, ("ranges", "subnet", "gateway"))
+    sets = keys.get("ranges")
+    items = [keys, *(item for found in sets or () if type(found) is list for item in found)]
+    found = [wire.canonical(item, ("subnet", "gateway")) for item in items if type(item) is dict]
+    return [
+        {key: item[key] for key in ("subnet", "gateway") if type(item.get(key)) is str}
+        for item in found
+    ]
 
 
 def parse_trunk(entries: list[Any]) -> list[tuple[int, int]]:

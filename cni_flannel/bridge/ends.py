@@ -12,7 +12,7 @@ import os
 
 from cni import errors
 from cni.errors import CNIError
-from netlink import netns, rtnl
+from netlink import netns, rtnl, sysctl
 from netlink.handle import Handle
 from netlink.nlmsg import GONE, NetlinkError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from cni.types import Args, Resident
+    from cni.types import Args
     from netlink.events import Events
     from netlink.nlmsg import Message
 
@@ -36,12 +36,13 @@ class Ends:
     manager: what the kernel refuses inside and nobody has explained becomes CNIError 101.
     """
 
-    __slots__ = ("_pod", "_resident", "host", "netns_fd")
+    __slots__ = ("_note", "_pod", "_resident", "host", "netns_fd")
 
-    def __init__(self, netns_fd: int = -1, resident: Resident | None = None) -> None:
+    def __init__(self, netns_fd: int = -1, args: Args | None = None) -> None:
         self.netns_fd = netns_fd
         self._pod: Handle | None = None
-        self._resident = resident
+        self._resident = None if args is None else args.resident
+        self._note = None if args is None else args.note
         try:
             self.host = Handle()
         except OSError as error:
@@ -72,7 +73,7 @@ class Ends:
         except BaseException:
             os.close(fd)
             raise
-        return cls(fd, args.resident)
+        return cls(fd, args)
 
     @classmethod
     def surviving(cls, args: Args) -> Ends:
@@ -85,7 +86,7 @@ class Ends:
             pass
         except OSError as error:
             raise refused(error) from error
-        return cls(fd, args.resident)
+        return cls(fd, args)
 
     @property
     def has_pod(self) -> bool:
@@ -122,6 +123,14 @@ class Ends:
     def pod_index(self, name: str) -> int:
         """The ifindex of a link of the pod; NetlinkError ENODEV if there is none."""
         return _index(self.pod, name)
+
+    def wish(self, path: str, value: str) -> None:
+        """Set a switch without which the attachment works as well; one that stays is told."""
+        try:
+            sysctl.write(path, value)
+        except OSError as error:
+            if self._note is not None:
+                self._note(f"goes on without: {error.strerror}")
 
     def drop(self, *removals: Message) -> bool:
         """Carry out removals on the host, in one send; False if one was gone already."""

@@ -8,6 +8,8 @@ Imports: ``netlink``, the protocol package.
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from cni import attachment as identity
 from cni import errors
 from cni.errors import AlreadyAttached, CNIError
@@ -101,6 +103,22 @@ def of_reference_plugin(ends: Ends, attachment: Attachment, bridge: str) -> Link
     is_port = master is not None and peer.master == master.index
     is_orphan = peer.master == 0 and looks_like_reference_name(peer.name)
     return pod_link if is_port or is_orphan else None
+
+
+def gateway_port_name(holder: str) -> str:
+    """The bridge's end of the pair whose other end is the VLAN's gateway ``holder``."""
+    return f"veth{crc32(holder.encode()):08x}"
+
+
+def is_of_pod(port: Link) -> bool:
+    """Whether a port of a bridge is provably a pod's, made by us or by the Go plugin.
+
+    In a node that is a container itself the uplink is one end of a veth pair, too.
+    """
+    if identity.is_ours(port.alias):
+        return True
+    is_pair = port.kind == "veth" and port.link_netnsid is not None and not port.alias
+    return is_pair and looks_like_reference_name(port.name)
 
 
 def looks_like_reference_name(name: str) -> bool:

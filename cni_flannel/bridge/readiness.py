@@ -5,31 +5,41 @@ Imports: the parts of this package, the protocol package.
 
 from __future__ import annotations
 
-from cni import cidr, errors, wire
+from cni import cidr, errors
 from cni.cidr import Prefix
 from cni.errors import CNIError
-from cni_flannel.bridge import node, plan
+from cni_flannel.bridge import conf as bridge_conf
+from cni_flannel.bridge import node, plan_node, steps_pod
 from cni_flannel.bridge.ends import Ends
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
+    from netlink.handle import Handle
 
 
 def require(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
     """CNIError 50 if the bridge is in the way or IPAM has nothing to give."""
-    gateways = _gateways(conf) if conf.is_gateway else []
+    found = _gateways(conf)
+    gateways = found if conf.is_gateway else []
     with Ends() as ends:
         try:
             seen = node.observe(ends.host, conf, gateways)
-            plan.prepare(conf, seen, gateways, "")
+            plan_node.require_mtu(conf, seen, {gateway.family for gateway in found})
+            for step in plan_node.prepare(conf, seen, gateways, ""):
+                step.require()
+            _require_room(ends.host, seen)
         except CNIError as error:
             raise unavailable(error) from error
     if ipam is not None:
         ipam.cmd_status(args)
+
+
+def _require_room(host: Handle, seen: node.Node) -> None:
+    ports = [] if seen.bridge is None else host.links(master=seen.bridge.index)
+    if seen.bridge is not None and len(ports) >= steps_pod.MAX_PORTS:
+        raise steps_pod.no_room(seen.bridge.name)
 
 
 def unavailable(error: CNIError) -> CNIError:
@@ -41,21 +51,16 @@ def unavailable(error: CNIError) -> CNIError:
 
 def _gateways(conf: BridgeConf) -> list[Prefix]:
     """The gateway addresses that the ranges of the configuration lead to."""
-    ipam = wire.canonical(conf.raw.get("ipam") or {}, ("ranges", "subnet", "gateway"))
-    sets = ipam.get("ranges") or []
-    ranges = [item for found in sets if type(found) is list for item in found]
-    return [g for g in map(_gateway, [ipam, *ranges]) if g is not None]
+    found = map(_gateway, bridge_conf.ranges(conf.raw.get("ipam")))
+    return [gateway for gateway in found if gateway is not None]
 
 
-def _gateway(item: Any) -> Prefix | None:
+def _gateway(item: dict[str, str]) -> Prefix | None:
     """A range's gateway address; None if it is no range (host-local says what is wrong)."""
-    if type(item) is not dict:
-        return None
-    found = wire.canonical(item, ("subnet", "gateway"))
     try:
-        subnet = cidr.parse_prefix(found["subnet"]).network
-        text = found.get("gateway")
+        subnet = cidr.parse_prefix(item["subnet"]).network
+        text = item.get("gateway")
         gateway = cidr.parse_address(text) if text else subnet.address.succ()
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
     return Prefix(gateway, subnet.length)

@@ -35,6 +35,9 @@ class Step:
         """The equivalent commands, one per line."""
         raise NotImplementedError
 
+    def require(self) -> None:
+        """CNIError 101 if it can be seen beforehand that the kernel will refuse; for STATUS."""
+
     def apply(self, ends: Ends) -> None:
         """Make the change; OSError if the kernel refuses."""
         raise NotImplementedError

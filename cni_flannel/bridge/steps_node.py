@@ -1,12 +1,14 @@
 """Steps on the node: the bridge, its address, forwarding.  Shared by all pods, never undone.
 
-Imports: errno, ``netlink``.
+Imports: errno, ``netlink``, the protocol package.
 """
 
 from __future__ import annotations
 
 import errno
 
+from cni.attachment import BRIDGE_ALIAS
+from cni.errors import KERNEL_REFUSED, CNIError
 from cni_flannel.bridge.ends import port_mac, random_mac
 from cni_flannel.bridge.steps import REMEDY, VLAN_FILTERING, Step
 from netlink import rtnl, sysctl
@@ -20,8 +22,44 @@ if TYPE_CHECKING:
     from cni_flannel.bridge.ends import Ends
 
 
+class Switch(Step):
+    """Set one of the kernel's switches on the host.
+
+    ``like`` is another one that tells how this one will be, while its link is not there.
+    """
+
+    __slots__ = ("like", "path", "value")
+    remedy = (
+        "set it on the host, or give the plugin a /proc/sys that it may write: a container needs "
+        "privileged: true, and no read-only mount of /proc/sys"
+    )
+
+    def __init__(self, path: str, value: str, like: str = "") -> None:
+        self.path = path
+        self.value = value
+        self.like = like or path
+
+    def describe(self) -> list[str]:
+        return [f"sysctl -w {self.path}={self.value}"]
+
+    def require(self) -> None:
+        present = sysctl.read(self.like)
+        if present not in (None, self.value) and not sysctl.is_writable(self.like):
+            raise CNIError(
+                KERNEL_REFUSED,
+                f"{self.like} is {present} and {self.path} cannot be set to {self.value}: "
+                "/proc/sys is read-only, or not for this user",
+                self.remedy,
+            )
+
+    def apply(self, ends: Ends) -> None:
+        del ends
+        if not sysctl.write(self.path, self.value):
+            raise FileNotFoundError(errno.ENOENT, "no such switch", f"/proc/sys/{self.path}")
+
+
 class AddBridge(Step):
-    """Make the bridge, up and with a MAC of its own from the first moment."""
+    """Make the bridge, up, marked as ours and with a MAC of its own from the first moment."""
 
     __slots__ = ("mac", "mtu", "name", "no_dad", "promisc", "remedy", "vlan_filtering")
 
@@ -47,6 +85,7 @@ class AddBridge(Step):
         filtering = " vlan_filtering 1" if self.vlan_filtering else ""
         return [
             f"ip link add {self.name} up address {self.mac} type bridge{filtering}",
+            f"ip link set {self.name} alias {BRIDGE_ALIAS}",
             *([f"ip link set {self.name} promisc on"] if self.promisc else []),
             *([f"ip link set {self.name} mtu {self.mtu}"] if self.mtu else []),
             f"sysctl -w net/ipv6/conf/{self.name}/accept_ra=0",
@@ -55,54 +94,62 @@ class AddBridge(Step):
 
     def apply(self, ends: Ends) -> None:
         new = rtnl.new_bridge(self.name, mac=self.mac, vlan_filtering=self.vlan_filtering)
-        more = [rtnl.set_link(self.name, promisc=True)] if self.promisc else []
-        if self.mtu:
-            # Given at creation it would follow the ports'; only a change of it counts as chosen.
-            more.append(rtnl.set_link(self.name, mtu=self.mtu))
-        ends.host.execute(new, *more)
-        sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+        # Given at creation the MTU would follow the ports'; only a change of it counts as chosen.
+        chosen = rtnl.set_link(
+            self.name, alias=BRIDGE_ALIAS, promisc=self.promisc or None, mtu=self.mtu or None
+        )
+        ends.host.execute(new, chosen)
+        ends.wish(f"net/ipv6/conf/{self.name}/accept_ra", "0")
         if self.no_dad:
             # For a packet from another node, pods are asked for by the link-local address, and not
             # while it is tentative: two seconds from the first port on (ndisc_solicit, ndisc.c).
-            sysctl.write(f"net/ipv6/conf/{self.name}/accept_dad", "0")
+            ends.wish(f"net/ipv6/conf/{self.name}/accept_dad", "0")
 
 
 class RepairBridge(Step):
-    """Bring a bridge that exists back to what the configuration says."""
+    """Bring a bridge that exists back to what the configuration says; ``mark`` it as ours."""
 
-    __slots__ = ("mtu", "name", "no_ra", "promisc", "up")
+    __slots__ = ("mark", "mtu", "name", "no_ra", "promisc", "up")
 
     def __init__(
-        self, name: str, *, up: bool, mtu: int, promisc: bool, no_ra: bool = False
+        self,
+        name: str,
+        *,
+        up: bool,
+        mtu: int = 0,
+        promisc: bool = False,
+        no_ra: bool = False,
+        mark: bool = False,
     ) -> None:
         self.name = name
+        self.mark = mark
         self.no_ra = no_ra
         self.up = up
         self.mtu = mtu
         self.promisc = promisc
 
     def describe(self) -> list[str]:
-        words = [f"ip link set {self.name}"]
-        words += ["up"] if self.up else []
+        words = ["up"] if self.up else []
         words += [f"mtu {self.mtu}"] if self.mtu else []
         words += ["promisc on"] if self.promisc else []
+        words += [f"alias {BRIDGE_ALIAS}"] if self.mark else []
         switch = [f"sysctl -w net/ipv6/conf/{self.name}/accept_ra=0"] if self.no_ra else []
-        return [*([" ".join(words)] if len(words) > 1 else []), *switch]
+        return [*([f"ip link set {self.name} {' '.join(words)}"] if words else []), *switch]
 
     def apply(self, ends: Ends) -> None:
         if self.no_ra:
             # A pod could route the host's traffic through itself (CVE-2020-10749).
-            sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
-        if not (self.up or self.mtu or self.promisc):
-            return
-        ends.host.execute(
-            rtnl.set_link(
-                self.name,
-                up=self.up or None,
-                mtu=self.mtu or None,
-                promisc=self.promisc or None,
+            ends.wish(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+        if self.up or self.mtu or self.promisc or self.mark:
+            ends.host.execute(
+                rtnl.set_link(
+                    self.name,
+                    up=self.up or None,
+                    mtu=self.mtu or None,
+                    promisc=self.promisc or None,
+                    alias=BRIDGE_ALIAS if self.mark else None,
+                )
             )
-        )
 
 
 class AddGatewayVeth(Step):
@@ -123,6 +170,7 @@ class AddGatewayVeth(Step):
         return [
             f"ip link add {pair}",
             f"ip link set {self.holder} up",
+            f"ip link set {self.port} alias {BRIDGE_ALIAS}",
         ]
 
     def apply(self, ends: Ends) -> None:
@@ -136,6 +184,7 @@ class AddGatewayVeth(Step):
                 peer_mac=random_mac(),
             ),
             rtnl.set_link(self.holder, up=True),
+            rtnl.set_link(self.port, alias=BRIDGE_ALIAS),
         )
         try:
             ends.host.execute(*messages)
@@ -178,28 +227,3 @@ class MoveAddress(Step):
         for stale in self.stale:
             ends.drop(rtnl.del_address(index, stale))
         ends.host.execute(rtnl.new_address(index, self.prefix, nodad=True, replace=True))
-
-
-class Forward(Step):
-    """Let the host forward a family; uplinks that live from router advertisements keep them."""
-
-    __slots__ = ("family", "uplinks")
-
-    def __init__(self, family: int, uplinks: Sequence[str] = ()) -> None:
-        self.family = family
-        self.uplinks = list(uplinks)
-
-    def _writes(self) -> list[tuple[str, str]]:
-        if self.family == 4:
-            return [("net/ipv4/ip_forward", "1")]
-        raised = [(f"net/ipv6/conf/{uplink}/accept_ra", "2") for uplink in self.uplinks]
-        return [*raised, ("net/ipv6/conf/all/forwarding", "1")]
-
-    def describe(self) -> list[str]:
-        return [f"sysctl -w {path}={value}" for path, value in self._writes()]
-
-    def apply(self, ends: Ends) -> None:
-        del ends
-        for path, value in self._writes():
-            if not sysctl.write(path, value):
-                raise FileNotFoundError(errno.ENOENT, "no such switch", f"/proc/sys/{path}")

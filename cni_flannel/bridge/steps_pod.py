@@ -1,12 +1,15 @@
 """Steps on one attachment: the veth pair, the pod's interface.  Each can be undone.
 
-Imports: errno, ``netlink``.
+Imports: errno, ``netlink``, the protocol package.
 """
 
 from __future__ import annotations
 
 import errno
 
+from cni import errors
+from cni.attachment import BRIDGE_ALIAS
+from cni.errors import CNIError
 from cni_flannel.bridge.steps import Step
 from netlink import rtnl, sysctl
 from netlink.nlmsg import NetlinkError
@@ -23,12 +26,26 @@ if TYPE_CHECKING:
     from netlink.nlmsg import Message
 
 
+MAX_PORTS = 1023  # the kernel numbers them with 10 bits, from 1 on (BR_MAX_PORTS)
+
+
+def no_room(bridge: str) -> CNIError:
+    """The error for one port too many."""
+    return CNIError(
+        errors.KERNEL_REFUSED,
+        f"bridge {bridge} has {MAX_PORTS} ports, and the kernel allows a bridge no more",
+        "delete pods of this node, or let it have fewer (the kubelet's maxPods); a second network "
+        "may have a 'bridge' of its own",
+    )
+
+
 class AddVeth(Step):
     """Make the veth pair: the host's end a port of the bridge, up; the other inside the pod.
 
     Both ends have their MAC from the first moment.  The alias in the same send proves the pair
     ours; it says "adding" until the last step of the ADD.  ``made`` tells ``undo`` whether it was
     this step that made it: of two ADDs at once the second must not take back the first's.
+    ``bridge`` is in the end as it is with its new port.
     """
 
     __slots__ = ("attachment", "bridge", "flags", "host_mac", "made", "mtu", "name", "pod_mac")
@@ -74,8 +91,13 @@ class AddVeth(Step):
             self._make(ends)
         except NetlinkError as error:
             self.made = (error.errno, error.position) != (errno.EEXIST, 0)
+            if error.errno == errno.EXFULL:
+                raise no_room(self.bridge.name) from error
             raise
-        sysctl.write(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+        ends.wish(f"net/ipv6/conf/{self.name}/accept_ra", "0")
+        if self.bridge.alias != BRIDGE_ALIAS:
+            # The host's may have followed its new port, with its MAC and its MTU.
+            self.bridge = ends.host.get_link(self.bridge.index) or self.bridge
 
     def _make(self, ends: Ends) -> None:
         hairpin, isolated = self.flags
@@ -103,7 +125,7 @@ class AddVeth(Step):
 class PodSysctls(Step):
     """Set switches of the pod's interface before it comes up.
 
-    ``writes`` are (path, value, required); an optional one the kernel lacks is passed over.
+    ``writes`` are (path, value, required); an optional one that cannot be set is passed over.
     """
 
     __slots__ = ("writes",)
@@ -118,7 +140,9 @@ class PodSysctls(Step):
     def apply(self, ends: Ends) -> None:
         with ends.entered_pod():
             for path, value, required in self.writes:
-                if not sysctl.write(path, value) and required:
+                if not required:
+                    ends.wish(path, value)
+                elif not sysctl.write(path, value):
                     raise FileNotFoundError(errno.ENOENT, "no such switch", f"/proc/sys/{path}")
 
 

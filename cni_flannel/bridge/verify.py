@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from cni import cidr, errors, version
 from cni.attachment import Attachment
+from cni.cidr import Prefix
 from cni.errors import CNIError
 from cni_flannel.bridge import links, node
 from cni_flannel.bridge.ends import Ends
@@ -88,23 +89,39 @@ def _bridge(
     if bridge.kind != "bridge":
         yield f'{conf.bridge} is not a bridge but "{bridge.kind}"'
         return
-    expected = _named(prev_result.get("interfaces") or [], conf.bridge)
-    yield from _properties(f"Bridge interface {conf.bridge}", bridge, expected)
+    if not bridge.is_up:
+        yield f"Bridge interface {conf.bridge} is down"
+    if conf.promisc_mode and not bridge.flags & rtnl.IFF_PROMISC:
+        yield f"bridge {conf.bridge} has promiscuous mode off"
+    if found := list(_values(conf, bridge, prev_result)):
+        gateways = _gateways(args, prev_result) if conf.is_gateway else []
+        if node.observe(ends.host, conf, gateways).is_ours:
+            yield from found  # the host's bridge has what the host, or its ports, give it
+    if conf.is_gateway:
+        yield from _held(args, conf, prev_result, ends)
+
+
+def _values(conf: BridgeConf, bridge: Link, prev_result: dict[str, Any]) -> Iterator[str]:
+    expected = dict(_named(prev_result.get("interfaces") or [], conf.bridge) or {})
+    if not conf.mtu:
+        expected.pop("mtu", None)  # the kernel's: the smallest of its ports
+    yield from _properties(f"Bridge interface {conf.bridge}", bridge, expected, up=False)
     if conf.mtu and bridge.mtu != conf.mtu:
         yield f"bridge {conf.bridge} has MTU {bridge.mtu}, not {conf.mtu}"
-    if bool(bridge.flags & rtnl.IFF_PROMISC) != conf.promisc_mode:
-        yield f"bridge {conf.bridge} has promiscuous mode {_ON[not conf.promisc_mode]}"
-    if conf.is_gateway:
-        yield from _gateways(args, conf, prev_result, ends)
 
 
-def _gateways(
-    args: Args, conf: BridgeConf, prev_result: dict[str, Any], ends: Ends
-) -> Iterator[str]:
+def _gateways(args: Args, prev_result: dict[str, Any]) -> list[Prefix]:
+    return [
+        Prefix(cidr.parse_address(ip["gateway"]), cidr.parse_prefix(ip["address"]).length)
+        for ip in _own_ips(args, prev_result)
+        if ip.get("gateway")
+    ]
+
+
+def _held(args: Args, conf: BridgeConf, prev_result: dict[str, Any], ends: Ends) -> Iterator[str]:
     holder = ends.host.get_link(conf.gateway_holder)
     there = [] if holder is None else [a.prefix.address for a in ends.host.addresses(holder.index)]
-    gateways = [ip["gateway"] for ip in _own_ips(args, prev_result) if ip.get("gateway")]
-    for gateway in map(cidr.parse_address, gateways):
+    for gateway in (prefix.address for prefix in _gateways(args, prev_result)):
         if gateway not in there:
             yield f"bridge {conf.gateway_holder} has not got the gateway address {gateway}"
         if sysctl.read(node.forwarding_switch(gateway.family)) != "1":

@@ -77,7 +77,7 @@ def _set(device: Vxlan) -> list[str]:
     try:
         sysctl.write(setting, 0)
     except OSError as error:
-        warnings.append(f"{device.name}: cannot write 0 to /proc/sys/{setting}: {error.strerror}")
+        warnings.append(f"{device.name}: {error.strerror}")
     wanted = device.tx_checksum_offload
     try:
         if wanted is not None and offload.read(device.name) is (not wanted):

@@ -103,9 +103,9 @@ def test_a_bridge_that_was_deleted_is_made_again(node: Node) -> None:
 
 def test_a_bridge_that_needs_nothing_is_left_as_it_is(node: Node) -> None:
     attach(node, CONF, 1)
-    before = node.links()["cni0"], node.ip("address", "show", "dev", "cni0")[0]["addr_info"]
+    before = node.links()["cni0"], node.addresses()["cni0"]
     attach(node, CONF, 2)
-    after = node.links()["cni0"], node.ip("address", "show", "dev", "cni0")[0]["addr_info"]
+    after = node.links()["cni0"], node.addresses()["cni0"]
     for key in ("flags", "operstate", "linkinfo"):  # those tell of carrier and timers
         del before[0][key], after[0][key]
     assert after == before

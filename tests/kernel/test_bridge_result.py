@@ -56,7 +56,7 @@ def test_the_mtu_told_of_the_bridge_is_the_bridge_s(node: Node) -> None:
     node.run(["ip", "link", "set", "cni0", "up"])
     result = attach(node, make_conf())
     assert result["interfaces"][0]["mtu"] == 1333
-    assert [one["mtu"] for one in result["interfaces"][1:]] == [1500, 1500]
+    assert [one["mtu"] for one in result["interfaces"][1:]] == [1333, 1333]
 
 
 @pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0"])

@@ -68,10 +68,15 @@ def test_a_route_without_a_way_to_its_gateway(node: Node) -> None:
     assert_add_works_now(node, make_conf(**EVERYTHING))
 
 
-def test_an_mtu_that_ipv6_does_not_take(node: Node) -> None:
-    outcome = add(node, make_conf(**EVERYTHING, mtu=1000))
-    assert outcome.error["code"] == 101
+def test_an_mtu_that_the_kernel_does_not_take(node: Node) -> None:
+    """An IPAM plugin of somebody's says only in its answer that there is IPv6."""
+    fake_ipam(node, ["fd00:88::9/64"], "fd00:88::1")
+    conf = make_conf(ipMasq=True, mtu=1000, ipam={"type": "fake"})
+    error = add(node, conf, env=with_fakes(node)).error
+    assert error["code"] == 7
+    assert "invalid MTU 1000: IPv6 needs at least 1280" in error["msg"]
     assert_nothing_is_left(node)
+    assert "cni0" not in node.links()
     assert_add_works_now(node, make_conf(**EVERYTHING, mtu=1400))
 
 
@@ -82,13 +87,15 @@ def test_the_same_address_twice(node: Node) -> None:
     assert_nothing_is_left(node)
 
 
-def test_ipv6_switched_off_for_the_bridge(node: Node) -> None:
+def test_ipv6_switched_off_for_the_host_s_bridge(node: Node) -> None:
     node.run(["ip", "link", "add", "cni0", "type", "bridge"])
+    node.run(["ip", "link", "add", "up0", "master", "cni0", "type", "veth", "peer", "name", "up1"])
     set_sysctl(node, "net/ipv6/conf/cni0/disable_ipv6", "1")
     error = add(node, make_conf(**EVERYTHING)).error
-    assert error["code"] == 101
-    assert "fd00:88::1/64" in error["msg"]
-    assert_nothing_is_left(node)
+    assert error["code"] == 104
+    assert "net/ipv6/conf/cni0/disable_ipv6 is 1" in error["msg"]
+    assert traces(node) == []
+    assert set(node.links("p1")) == {"lo"}
 
 
 @pytest.mark.parametrize("ready", [False, True], ids=["first pod", "second pod"])

@@ -236,3 +236,25 @@ def test_a_stored_configuration_gets_what_the_call_says_anew() -> None:
     }
     assert delegate.renew(stored, netconf.parse({})) == stored
     assert stored["cniVersion"] == "0.3.1"
+
+
+MTUS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("of the file", {}, DUAL.replace("1472", "1279"), "invalid MTU 1279: IPv6 needs at least 1280"),
+    ("of the conf", {"mtu": 1000}, ENV6, "IPv6 needs at least 1280 (RFC 8200), and the node's"),
+    ("too small for all", {}, ENV.replace("1472", "67"), "invalid MTU 67 (must be 0 or between 68"),
+    ("too large", {"mtu": 65536}, ENV, "invalid MTU 65536"),
+]
+
+
+@pytest.mark.parametrize("kind", ["bridge", "macvlan"])
+@pytest.mark.parametrize(("keys", "env", "words"), named(MTUS))
+def test_an_mtu_that_no_pod_can_have(kind: str, keys: dict[str, Any], env: str, words: str) -> None:
+    with pytest.raises(CNIError) as caught:
+        build({"delegate": {"type": kind, **keys}}, env)
+    assert caught.value.code == INVALID_NETWORK_CONFIG
+    assert words in caught.value.msg
+    assert "FLANNEL_MTU" in caught.value.details
+
+
+def test_ipv4_does_with_less() -> None:
+    assert build({}, ENV.replace("1472", "1000"))["mtu"] == 1000

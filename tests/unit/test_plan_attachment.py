@@ -26,8 +26,8 @@ def attach(ipam_result: dict[str, Any] | None, **conf: Any) -> list[str]:
     parsed = parse(**conf)
     bridge = link("cni0", 7, "bridge", vlan_filtering=True)
     layer3 = l3.complete(parsed, ipam_result)
-    macs = HOST_MAC, POD_MAC
-    return lines(plan.attach(parsed, IDENTITY, layer3, bridge, name="vethx", macs=macs))
+    veth = plan.pair(parsed, IDENTITY, bridge, "vethx", (HOST_MAC, POD_MAC))
+    return lines(plan.attach(parsed, veth, layer3))
 
 
 def veth(mtu: int = 1500) -> list[str]:
@@ -184,8 +184,8 @@ def test_the_result_has_go_s_order_of_interfaces() -> None:
     layer3: Layer3 = l3.complete(conf, {"ips": [V4, V6], "routes": [{"dst": "10.0.0.0/8"}]})
     given = args({}, ifname="net1", netns="/proc/5/ns/net")
     bridge = link("cni0", 7, "bridge", mtu=1440)
-    interfaces = plan.interfaces(conf, given, bridge, name="vethx", macs=(HOST_MAC, POD_MAC))
-    assert plan.result(conf, layer3, interfaces) == {
+    pair = plan.pair(conf, IDENTITY, bridge, "vethx", (HOST_MAC, POD_MAC))
+    assert plan.result(conf, layer3, plan.interfaces(conf, given, pair)) == {
         "interfaces": [
             {"name": "cni0", "mac": CNI0, "mtu": 1440},
             {"name": "vethx", "mac": HOST_MAC, "mtu": 1450},
@@ -195,3 +195,9 @@ def test_the_result_has_go_s_order_of_interfaces() -> None:
         "routes": [{"dst": "10.0.0.0/8"}],
         "dns": {"domain": "d"},
     }
+
+
+@pytest.mark.parametrize(("conf", "mtu"), [({}, 9000), ({"mtu": 1400}, 1400)])
+def test_without_an_mtu_of_its_own_a_pod_has_the_bridge_s(conf: dict[str, Any], mtu: int) -> None:
+    bridge = link("cni0", 7, "bridge", mtu=9000)
+    assert plan.pair(parse(**conf), IDENTITY, bridge, "vethx", (HOST_MAC, POD_MAC)).mtu == mtu

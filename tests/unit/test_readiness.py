@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cni import errors
+from cni.attachment import BRIDGE_ALIAS
 from cni.errors import CNIError
 from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import readiness
@@ -17,7 +18,7 @@ from netlink.nlmsg import NetlinkError
 from tests.unit.fakes import FakeEnds, FakeHandle, FakePlugin, args, link
 from tests.unit.test_netconf import named
 
-CNI0 = link("cni0", 7, "bridge")
+CNI0 = link("cni0", 7, "bridge", alias=BRIDGE_ALIAS)
 PORT = link("vethx", 9, master=7)
 RANGE = {"ranges": [[{"subnet": "10.1.0.0/24"}]]}
 

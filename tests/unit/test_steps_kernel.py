@@ -13,7 +13,7 @@ from cni.cidr import parse_address, parse_prefix
 from cni.errors import CNIError
 from cni_flannel.bridge import steps
 from cni_flannel.bridge.steps import VLAN_FILTERING
-from cni_flannel.bridge.steps_node import AddGatewayVeth, Forward, MoveAddress
+from cni_flannel.bridge.steps_node import AddGatewayVeth, MoveAddress, Switch
 from cni_flannel.bridge.steps_pod import AddVeth, Finish, PodSysctls
 from cni_flannel.bridge.steps_port import PortVlans
 from netlink import rtnl, sysctl
@@ -240,11 +240,8 @@ def test_a_switch_that_is_missing_matters_only_where_it_is_needed(
     assert "ipv6.disable=1" in caught.value.details
 
 
-def test_uplinks_are_raised_before_forwarding_is_on(written: list[tuple[str, str]]) -> None:
-    Forward(6, ["eth0"]).apply(FakeEnds())
-    assert written == [
-        ("net/ipv6/conf/eth0/accept_ra", "2"),
-        ("net/ipv6/conf/all/forwarding", "1"),
-    ]
-    with pytest.raises(CNIError, match="no such switch"):
-        steps.run([Forward(6, ["missing"])], FakeEnds())
+def test_a_switch_that_is_not_there_is_named(written: list[tuple[str, str]]) -> None:
+    Switch("net/ipv4/ip_forward", "1").apply(FakeEnds())
+    assert written == [("net/ipv4/ip_forward", "1")]
+    with pytest.raises(CNIError, match="no such switch: '/proc/sys/net/missing'"):
+        steps.run([Switch("net/missing", "1")], FakeEnds())

@@ -13,12 +13,14 @@ from cni_flannel.bridge import conf as bridge_conf
 from cni_flannel.bridge import verify
 from cni_flannel.bridge.ends import Ends
 from cni_flannel.kernel import macspoof, masq
-from netlink import rtnl, sysctl
+from netlink import sysctl
 from tests.unit.fakes import FakeEnds, FakeHandle, FakePlugin, args, link, pair, port, route
 from tests.unit.test_netconf import named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from netlink import rtnl
 
 ME = Attachment("net", "c1", "eth0")
 NAME = ME.host_veth_name()
@@ -106,9 +108,9 @@ SPOILT: list[tuple[str, Any, list[str]]] = [
         ["bridge cni0 has MTU 1450, not 1400"],
     ),
     (
-        "promiscuous",
-        lambda p: setattr(p.bridge, "flags", rtnl.IFF_UP | rtnl.IFF_PROMISC),
-        ["bridge cni0 has promiscuous mode on"],
+        "not promiscuous",
+        lambda p: p.conf.update(promiscMode=True),
+        ["bridge cni0 has promiscuous mode off"],
     ),
     (
         "gateway address",

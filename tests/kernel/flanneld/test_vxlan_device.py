@@ -179,7 +179,7 @@ def test_a_setting_that_cannot_be_made_is_a_warning() -> None:
     assert not report.problems
     assert report.warnings == (
         (
-            "flannel.1: cannot write 0 to /proc/sys/net/ipv6/conf/flannel.1/accept_ra:"
+            "flannel.1: net/ipv6/conf/flannel.1/accept_ra is 1 and cannot be set to 0:"
             " Read-only file system"
         ),
     )
