@@ -42,7 +42,7 @@ def untried(store: Store, range_set: RangeSet, last: Address | None) -> Iterator
 class Allocation:
     """One ADD under the lock."""
 
-    __slots__ = ("_args", "_conf", "_results_dir", "_store", "_witness")
+    __slots__ = ("_args", "_conf", "_nameless", "_results_dir", "_store", "_witness")
 
     def __init__(self, args: Args, conf: Conf, store: Store, results_dir: str) -> None:
         self._args = args
@@ -50,9 +50,12 @@ class Allocation:
         self._store = store
         self._results_dir = results_dir
         self._witness: Witness | None = None
+        self._nameless: list[Address] = []  # in use, and nobody knows by whom
 
     def run(self, request: Request) -> list[IPConfig]:
         """Lease from each set in turn; when it raises, the store undoes all of them."""
+        if not self._store.holders.is_indexed:
+            self._recover(request)
         owner = owners_of(self._args)[0]
         holding = {name: one for one in owners_of(self._args) for name in self._store.held(one)}
         wanted = list(request.wanted)
@@ -79,8 +82,20 @@ class Allocation:
             self._store.set_last_reserved(index, address)
         kept = [address for address, one in holding.items() if one == owner]
         args = self._args
-        self._store.record(owner, [*leased, *kept], identity(args.netns_file), args.netns)
+        self._store.holders.note(owner, [*leased, *kept], identity(args.netns_file), args.netns)
         return ips
+
+    def _recover(self, request: Request) -> None:
+        """Bring back the leases that have vanished while their pods live; write the index anew."""
+        unborne = self._store.holders.unborne()
+        if unborne != []:
+            from ipam import recovery
+
+            network = self._conf.name, self._results_dir
+            self._nameless = recovery.restore(
+                self._store, unborne, request.range_sets, network, self._args.note
+            )
+        self._store.holders.reindex(self._nameless)
 
     def _lease(
         self,
@@ -127,7 +142,8 @@ class Allocation:
 
     def _reserve(self, addresses: Iterator[Address]) -> Address | None:
         owner = owners_of(self._args)[0]
-        return self._store.reserve(addresses, owner, _time_of_call(self._args))
+        free = (address for address in addresses if address not in self._nameless)
+        return self._store.reserve(free, owner, _time_of_call(self._args))
 
     def _check_requested(self, range_set: RangeSet, address: Address) -> None:
         """Refuse what the set never gives, and what somebody holds."""
@@ -149,6 +165,8 @@ class Allocation:
     def _taken(self, range_set: RangeSet, address: Address) -> CNIError:
         owner = self._store.owner(str(address))
         whose = " ".join(owner).strip() if owner else "somebody unknown"
+        if address in self._nameless:
+            whose = "a veth's other end"
         return CNIError(
             ADDRESS_TAKEN,
             f"requested IP address {address} is not available in range set {range_set}",

@@ -37,6 +37,9 @@ _TARGET_BYTES = 4095  # PATH_MAX without its NUL
 _NO_ENTRY = (errno.ENOENT, errno.EINVAL, errno.ENAMETOOLONG)
 
 
+NOBODY: Owner = ("", "")  # whose entry lists addresses in use by somebody who is not known
+
+
 class Entry:
     """What the index says of one attachment; `netns_id` and `netns_path` may be empty.
 
@@ -95,6 +98,12 @@ class Index:
             raise
         return _entry(target)
 
+    def entries(self) -> list[tuple[Owner, Entry]]:
+        """Return every entry with its owner."""
+        owners = [name.partition(":") for name in os.listdir(self.path)]
+        found = [((owner, ifname), self.read((owner, ifname))) for owner, _, ifname in owners]
+        return [(owner, entry) for owner, entry in found if entry is not None]
+
     def write(self, owner: Owner, entry: Entry) -> None:
         """Make or replace an entry."""
         path = f"{self.path}/{_name(owner)}"
@@ -104,12 +113,13 @@ class Index:
             os.unlink(path)
             os.symlink(str(entry), path)
 
-    def remove(self, owner: Owner) -> None:
-        """Drop an entry; fine when there is none."""
+    def remove(self, owner: Owner) -> bool:
+        """Drop an entry; whether there was one."""
         try:
             os.unlink(f"{self.path}/{_name(owner)}")
         except FileNotFoundError:
-            pass
+            return False
+        return True
 
     def rebuild(self, owners: dict[Owner, list[str]]) -> None:
         """Make the index say exactly this; what old entries know of namespaces is kept."""

@@ -68,6 +68,11 @@ def read(name: str, dir_fd: int) -> bytes | None:
         raise
 
 
+def owner_at(name: str, dir_fd: int) -> Owner | None:
+    """Return who holds an address, from the lease file itself."""
+    return owner_of(read(name, dir_fd) or b"")
+
+
 def is_empty(name: str, dir_fd: int) -> bool:
     """Whether a plain file of that name holds nothing."""
     try:
@@ -103,6 +108,11 @@ def unlink(name: str, dir_fd: int) -> None:
         pass
 
 
+def content_of(owner: Owner) -> bytes:
+    """Return what a lease file of this owner says."""
+    return _LINE_BREAK.join(owner).encode("utf-8", "surrogateescape")
+
+
 class Draft:
     """A complete lease that has no name yet.
 
@@ -127,7 +137,7 @@ class Draft:
             flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
             self._fd = os.open(DRAFT, flags, 0o600, dir_fd=dir_fd)
         try:
-            content = _LINE_BREAK.join(owner).encode("utf-8", "surrogateescape")
+            content = content_of(owner)
             if os.write(self._fd, content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if time_ns:

@@ -61,8 +61,8 @@ def cmd_del(args: Args) -> None:
         with store:
             for owner in owners_of(args):
                 names = [str(address) for address in store.held(owner)]
+                failures = store.release(owner, names)
                 if names:
-                    failures = store.release(owner, names)
                     break
     except OSError as error:
         failures = [error]

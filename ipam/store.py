@@ -15,12 +15,13 @@ import os
 
 from cni.cidr import parse_address
 from ipam import folder
-from ipam.index import Entry, Index
-from ipam.lease import DRAFT, Draft, is_empty, overwrite, owner_of, read, read_lease, unlink
+from ipam.holders import LAST, Holders
+from ipam.index import Index
+from ipam.lease import Draft, content_of, is_empty, overwrite, owner_at, read, read_lease, unlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
     from ipam.index import Owner
     from ipam.lease import Lease
 
-_LAST = "last_reserved_ip."
 _NO_LOCK = -1
 
 
 class Store:
     """One visit to the leases of a network; `path` is their directory."""
 
-    __slots__ = ("_changed", "_current", "_lock_fd", "_made", "_owners", "dir_fd", "index", "path")
+    __slots__ = ("_lock_fd", "_made", "dir_fd", "holders", "index", "path")
 
     def __init__(self, path: str, dir_fd: int, lock_fd: int, index: Index) -> None:
         self.path = path
@@ -43,9 +43,7 @@ class Store:
         self.index = index
         self._lock_fd = lock_fd
         self._made: list[tuple[str, int]] = []  # name and inode of each lease of this visit
-        self._owners: dict[Owner, list[str]] | None = None  # after a walk
-        self._changed = False
-        self._current = index.matches(dir_fd)  # whether every lease has its entry
+        self.holders = Holders(dir_fd, index, may_write=lock_fd != _NO_LOCK)
 
     @staticmethod
     def open(data_dir: str, network: str, timeout_s: float, *, create: bool) -> Store | None:
@@ -83,8 +81,7 @@ class Store:
         try:
             if kind is not None:
                 self._roll_back()
-            if self._changed and self._current:
-                self.index.seal(self.dir_fd)
+            self.holders.vouch()
         except OSError:  # then the next visit walks
             pass
         except BaseException:  # interrupted at the last moment
@@ -105,7 +102,7 @@ class Store:
 
     def owner(self, name: str) -> Owner | None:
         """Return who holds an address, from the lease file itself."""
-        return owner_of(read(name, self.dir_fd) or b"")
+        return owner_at(name, self.dir_fd)
 
     def is_free(self, name: str) -> bool:
         """Whether nobody holds the address."""
@@ -117,43 +114,34 @@ class Store:
 
     def held(self, owner: Owner) -> list[Address]:
         """Return the addresses that the attachment holds, in no particular order."""
-        found = [self._verified(name, owner) for name in self._names(owner)]
+        found = [self._verified(name, owner) for name in self.holders.names(owner)]
         return [address for address in found if address is not None]
 
-    def record(self, owner: Owner, addresses: list[Address], netns_id: str, netns: str) -> None:
-        """Note in the index what the attachment holds now; a failure costs only the index."""
-        if not self._current or not self.index.fits(owner):
-            return
-        self._current = False
-        try:
-            self.index.write(owner, Entry([str(one) for one in addresses], netns_id, netns))
-            self._current = True
-        except OSError:
-            pass
+    def put_back(self, name: str, owner: Owner) -> bool:
+        """Write a lease that has vanished; False when somebody holds the address."""
+        if is_empty(name, self.dir_fd):
+            overwrite(name, content_of(owner), self.dir_fd)
+        else:
+            with Draft(self.dir_fd, owner) as draft:
+                if not draft.link(name):
+                    return False
+        self.holders.changed()
+        self.holders.found(owner, name)
+        return True
 
     def release(self, owner: Owner | None, names: list[str]) -> list[OSError]:
         """Remove leases and their owner's entry; goes on after an error and returns them all."""
         errors: list[OSError] = []
-        self._changed = True
         for name in names:
+            self.holders.changed()
             try:
                 unlink(name, self.dir_fd)
             except OSError as error:
                 errors.append(error)
-                self._current = False
-        try:
-            if owner is not None and self._current and self.index.fits(owner):
-                self.index.remove(owner)
-        except OSError:
-            self._current = False
+                self.holders.doubt()
+        if owner is not None:
+            self.holders.forget(owner)
         return errors
-
-    def leases(self) -> Iterator[Lease]:
-        """Read every lease: as many reads as there are leases, unlike everything above."""
-        for name in os.listdir(self.dir_fd):
-            lease = self.lease(name)
-            if lease is not None:
-                yield lease
 
     def lease(self, name: str) -> Lease | None:
         """Read one lease; None when there is none or the name is no address."""
@@ -169,7 +157,7 @@ class Store:
 
     def last_reserved(self, range_index: int) -> Address | None:
         """Return the address that a range set gave last; None if unknown."""
-        content = read(f"{_LAST}{range_index}", self.dir_fd) or b""
+        content = read(f"{LAST}{range_index}", self.dir_fd) or b""
         try:
             return parse_address(content.rstrip(b"\0").decode())
         except ValueError:
@@ -177,17 +165,17 @@ class Store:
 
     def set_last_reserved(self, range_index: int, address: Address) -> None:
         """Note the address that a range set gave last."""
-        overwrite(f"{_LAST}{range_index}", str(address).encode(), self.dir_fd)
+        overwrite(f"{LAST}{range_index}", str(address).encode(), self.dir_fd)
 
     def _publish(self, draft: Draft, name: str) -> bool:
         """Link the draft to the address's name; False when somebody holds the address."""
         self._made.append((name, draft.inode))  # before: an interrupt may come at any point
         linked = draft.link(name)
-        if not linked and is_empty(name, self.dir_fd):
+        if not linked and is_empty(name, self.dir_fd) and not self._revive(name):
             unlink(name, self.dir_fd)
             linked = draft.link(name)
         if linked:
-            self._changed = True
+            self.holders.changed()
         else:
             self._made.pop()
         return linked
@@ -195,7 +183,7 @@ class Store:
     def _roll_back(self) -> None:
         """Remove the leases of this visit, and no others: the inode tells."""
         while self._made:
-            self._changed = True
+            self.holders.changed()
             name, inode = self._made[-1]
             try:
                 if os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False).st_ino == inode:
@@ -211,36 +199,11 @@ class Store:
             return None
         return address if self.owner(name) == owner else None
 
-    def _names(self, owner: Owner) -> list[str]:
-        """Return the leases that may be the attachment's, by the index or by a walk."""
-        if self._owners is None and not (self._current and self.index.fits(owner)):
-            self._owners = self._walk()
-            if not self._current and self._lock_fd != _NO_LOCK:
-                self._rebuild(self._owners)
-        if self._owners is None:
-            try:
-                entry = self.index.read(owner)
-                return entry.addresses if entry else []
-            except OSError:
-                self._owners = self._walk()
-        return self._owners.get(owner, [])
+    def _revive(self, name: str) -> bool:
+        """Whether an empty lease file is a living pod's: then it says so again."""
+        from ipam import recovery  # a file that a power loss, or somebody, has emptied
 
-    def _walk(self) -> dict[Owner, list[str]]:
-        """Read every file of the directory and sort the leases by owner."""
-        owners: dict[Owner, list[str]] = {}
-        for name in os.listdir(self.dir_fd):
-            if name in ("lock", DRAFT) or name.startswith(_LAST):
-                continue
-            owner = self.owner(name)
-            if owner is not None:
-                owners.setdefault(owner, []).append(name)
-        return owners
-
-    def _rebuild(self, owners: dict[Owner, list[str]]) -> None:
-        """Write the index anew; where that cannot be done, every visit walks."""
         try:
-            unlink(DRAFT, self.dir_fd)
-            self.index.rebuild(owners)
-            self._current = self._changed = True
+            return recovery.revive(self, name)
         except OSError:
-            pass
+            return False

@@ -199,11 +199,16 @@ class Handle:
             if (master is None or link.master == master) and (kind is None or link.kind == kind)
         ]
 
-    def addresses(self, index: int = 0, family: int = 0) -> list[rtnl.InterfaceAddress]:
-        """List the addresses of one link, or of all; none when the link is gone."""
-        replies = self.dump_of(rtnl.dump_addresses(index, family))
+    def addresses(
+        self, index: int = 0, family: int = 0, nsid: int | None = None
+    ) -> list[rtnl.InterfaceAddress]:
+        """List the addresses of one link, or of all; none when the link is gone.
+
+        With ``nsid`` those in another namespace; none where the kernel cannot tell them.
+        """
+        replies = self.dump_of(rtnl.dump_addresses(index, family, nsid))
         found = map(rtnl.InterfaceAddress.decode, replies)
-        return [address for address in found if index in {0, address.index}]
+        return [one for one in found if index in {0, one.index} and one.nsid == nsid]
 
     def routes(
         self, family: int, index: int | None = None, table: int | None = None

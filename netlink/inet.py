@@ -17,7 +17,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
-IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS = 1, 2, 4, 8
+IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 4, 8, 10
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
 
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY = 1, 4, 5, 6
@@ -47,15 +47,21 @@ _CREATE = nlmsg.NLM_F_REQUEST | nlmsg.NLM_F_CREATE
 
 
 class InterfaceAddress:
-    """An address of link ``index``: ``prefix`` (the local one), ``flags`` IFA_F_*, ``scope``."""
+    """An address of link ``index``: ``prefix`` (the local one), ``flags`` IFA_F_*, ``scope``.
 
-    __slots__ = ("flags", "index", "prefix", "scope")
+    ``nsid`` is the namespace's that was asked for, None for the socket's own.
+    """
 
-    def __init__(self, index: int, prefix: Prefix, flags: int, scope: int) -> None:
+    __slots__ = ("flags", "index", "nsid", "prefix", "scope")
+
+    def __init__(
+        self, index: int, prefix: Prefix, flags: int, scope: int, nsid: int | None = None
+    ) -> None:
         self.index = index
         self.prefix = prefix
         self.flags = flags
         self.scope = scope
+        self.nsid = nsid
 
     @classmethod
     def decode(cls, message: Message) -> InterfaceAddress:
@@ -67,7 +73,9 @@ class InterfaceAddress:
         attrs = parse_attrs(body, _IFADDR.size)
         local = attrs.get(IFA_LOCAL) or attrs.get(IFA_ADDRESS)
         prefix = _prefix(family, local, length)
-        return cls(index, prefix, to_int(attrs.get(IFA_FLAGS), flags), scope)
+        target = attrs.get(IFA_TARGET_NETNSID)
+        nsid = None if target is None else to_int(target)
+        return cls(index, prefix, to_int(attrs.get(IFA_FLAGS), flags), scope, nsid)
 
 
 class Route:
@@ -160,9 +168,15 @@ def del_address(index: int, prefix: Prefix) -> Message:
     return Message(RTM_DELADDR, nlmsg.NLM_F_REQUEST, _address(index, prefix, 0))
 
 
-def dump_addresses(index: int = 0, family: int = 0) -> Message:
-    """Ask for the addresses of one link or all; ``family`` 4, 6 or 0."""
-    return Message(RTM_GETADDR, _GET, _IFADDR.pack(AF[family], 0, 0, 0, index))
+def dump_addresses(index: int = 0, family: int = 0, nsid: int | None = None) -> Message:
+    """Ask for the addresses of one link or all; ``family`` 4, 6 or 0.
+
+    With ``nsid`` those of another namespace, from Linux 4.20 on; an older kernel does not heed it.
+    """
+    body = _IFADDR.pack(AF[family], 0, 0, 0, index)
+    return Message(
+        RTM_GETADDR, _GET, body if nsid is None else body + attr(IFA_TARGET_NETNSID, nsid)
+    )
 
 
 def new_route(

@@ -29,6 +29,7 @@ import ipam.allocation
 import ipam.daemon
 import ipam.failure
 import ipam.lock
+import ipam.recovery
 import ipam.resolv
 import ipam.subnet_env
 import ipam.sweep

@@ -128,8 +128,8 @@ def test_two_sockets_are_opened_and_no_namespace_is_entered_more_than_needed(sec
 def test_the_first_pod_costs_a_few_requests_more(node: Node) -> None:
     node.add_pod("p1")
     trace = Trace(node, CONF, "ADD", 1)
-    assert len(trace.sends) <= 20
-    assert trace.link_dumps == []
+    assert len(trace.sends) <= 21
+    assert len(trace.link_dumps) == 1  # no index: somebody may have removed it, and pods live
 
 
 def test_a_del_dumps_no_links(node: Node) -> None:
