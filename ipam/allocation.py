@@ -80,13 +80,15 @@ class Allocation:
             )
         for index, address in enumerate(leased):
             self._store.set_last_reserved(index, address)
+        if not self._store.holders.is_indexed:
+            self._store.holders.reindex(self._nameless)
         kept = [address for address, one in holding.items() if one == owner]
         args = self._args
         self._store.holders.note(owner, [*leased, *kept], identity(args.netns_file), args.netns)
         return ips
 
     def _recover(self, request: Request) -> None:
-        """Bring back the leases that have vanished while their pods live; write the index anew."""
+        """Bring back the leases that have vanished while their pods live."""
         unborne = self._store.holders.unborne()
         if unborne != []:
             from ipam import recovery
@@ -95,7 +97,6 @@ class Allocation:
             self._nameless = recovery.restore(
                 self._store, unborne, request.range_sets, network, self._args.note
             )
-        self._store.holders.reindex(self._nameless)
 
     def _lease(
         self,

@@ -74,6 +74,8 @@ class Holders:
 
         `nameless` addresses are in use by nobody knows whom: then the next visit looks again.
         """
+        if not self._may_write:
+            return
         owners = dict(self._walk())
         if nameless:
             owners[NOBODY] = [str(address) for address in nameless]
@@ -84,6 +86,15 @@ class Holders:
             self.is_indexed = self._changed = True
         except OSError:
             pass
+
+    def make_room(self) -> bool:
+        """Give the index's inodes back to the file system, which has no more; whether it had any.
+
+        The next visit makes an index again, if it can.
+        """
+        self._walk()
+        self.is_indexed = self._may_write = False
+        return self._index.drop()
 
     def note(self, owner: Owner, addresses: list[Address], netns_id: str, netns: str) -> None:
         """Write an entry: what the attachment holds now."""

@@ -121,6 +121,23 @@ class Index:
             return False
         return True
 
+    def drop(self) -> bool:
+        """Remove the whole index, and the folder around it if that is empty; whether one was."""
+        found = False
+        try:
+            for name in os.listdir(self.path):
+                os.unlink(f"{self.path}/{name}")
+        except FileNotFoundError:
+            pass
+        for folder in (self.path, os.path.dirname(self.path)):
+            try:
+                os.rmdir(folder)
+                found = True
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                    raise
+        return found
+
     def rebuild(self, owners: dict[Owner, list[str]]) -> None:
         """Make the index say exactly this; what old entries know of namespaces is kept."""
         files.make_folder(self.path, 0o700)

@@ -23,7 +23,8 @@ _NOT_IN_NAMES = frozenset("/:\0")
 _LINE_BREAK = "\r\n"
 _NO_FILE = (errno.ENOENT, errno.ELOOP)  # nothing, a link to itself
 _LARGEST = 1 << 16
-_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
+_NEW = os.O_WRONLY | os.O_CLOEXEC
+_TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # any other: no links here
 
 
 class Lease:
@@ -73,6 +74,15 @@ def owner_at(name: str, dir_fd: int) -> Owner | None:
     return owner_of(read(name, dir_fd) or b"")
 
 
+def exists(name: str, dir_fd: int) -> bool:
+    """Whether there is anything of that name."""
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def is_empty(name: str, dir_fd: int) -> bool:
     """Whether a plain file of that name holds nothing."""
     try:
@@ -117,38 +127,33 @@ class Draft:
     """A complete lease that has no name yet.
 
     A file without a name (O_TMPFILE, open(2)): SIGKILL leaves nothing of it. File systems that
-    have none get a hidden file in the same directory, whose name is no address, so that Go's
-    plugin never takes it for a lease. `time_ns` is what the file's times become; 0 is now.
+    have none, or no link(2) (FAT), get a hidden file in the same directory, whose name is no
+    address, so that Go's plugin never takes it for a lease. `time_ns` is what the file's times
+    become; 0 is now.
     """
 
-    __slots__ = ("_dir_fd", "_fd", "_named", "inode")
+    __slots__ = ("_content", "_dir_fd", "_fd", "_named", "_time_ns", "inode")
 
     def __init__(self, dir_fd: int, owner: Owner, time_ns: int = 0) -> None:
         self._dir_fd = dir_fd
+        self._content = content_of(owner)
+        self._time_ns = time_ns
         self._named = False
         try:
-            flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
-            self._fd = os.open(".", flags, 0o600, dir_fd=dir_fd)
-        except OSError as error:
-            if error.errno not in _NO_TMPFILE:
-                raise
-            self._named = True
-            unlink(DRAFT, dir_fd)
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            self._fd = os.open(DRAFT, flags, 0o600, dir_fd=dir_fd)
+            self._fd = os.open(".", os.O_TMPFILE | _NEW, 0o600, dir_fd=dir_fd)
+        except OSError:  # whatever it is, the other way has it too, or works
+            self._fd = self._open_named()
         try:
-            content = content_of(owner)
-            if os.write(self._fd, content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if time_ns:
-                os.utime(self._fd, ns=(time_ns, time_ns))
-            self.inode = os.fstat(self._fd).st_ino
+            self._fill()
         except BaseException:
             self.__exit__()
             raise
 
     def link(self, name: str) -> bool:
-        """Make the lease appear under `name`; False when the name is taken."""
+        """Make the lease appear under `name`; False when the name is taken.
+
+        Not again after it has appeared.
+        """
         source = DRAFT if self._named else f"/proc/self/fd/{self._fd}"
         try:
             # a directory descriptor on both sides makes Python use linkat(2), which follows
@@ -161,7 +166,35 @@ class Draft:
             )
         except FileExistsError:
             return False
+        except OSError as error:
+            if error.errno in _TROUBLE:
+                raise
+            return self._rename(name)
         return True
+
+    def _rename(self, name: str) -> bool:
+        """The way without links. It would replace: but under the lock nobody makes a lease."""
+        if exists(name, self._dir_fd):
+            return False
+        if not self._named:
+            nameless, self._fd = self._fd, self._open_named()
+            os.close(nameless)
+            self._fill()
+        os.rename(DRAFT, name, src_dir_fd=self._dir_fd, dst_dir_fd=self._dir_fd)
+        return True
+
+    def _open_named(self) -> int:
+        self._named = True
+        unlink(DRAFT, self._dir_fd)
+        return os.open(DRAFT, os.O_CREAT | os.O_EXCL | _NEW, 0o600, dir_fd=self._dir_fd)
+
+    def _fill(self) -> None:
+        """Write the lease, and know it again by its inode."""
+        if os.write(self._fd, self._content) < len(self._content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._time_ns:
+            os.utime(self._fd, ns=(self._time_ns, self._time_ns))
+        self.inode = os.fstat(self._fd).st_ino
 
     def __enter__(self) -> Self:
         return self

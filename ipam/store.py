@@ -11,25 +11,39 @@ goes away again; afterwards the index is vouched for. Raises OSError; knows no r
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cni.cidr import parse_address
 from ipam import folder
 from ipam.holders import LAST, Holders
 from ipam.index import Index
-from ipam.lease import Draft, content_of, is_empty, overwrite, owner_at, read, read_lease, unlink
+from ipam.lease import (
+    Draft,
+    content_of,
+    exists,
+    is_empty,
+    overwrite,
+    owner_at,
+    read,
+    read_lease,
+    unlink,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeVar
 
     from cni.cidr import Address
     from ipam.index import Owner
     from ipam.lease import Lease
 
+    T = TypeVar("T")
+
 _NO_LOCK = -1
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
@@ -42,7 +56,7 @@ class Store:
         self.dir_fd = dir_fd
         self.index = index
         self._lock_fd = lock_fd
-        self._made: list[tuple[str, int]] = []  # name and inode of each lease of this visit
+        self._made: list[tuple[str, Draft]] = []  # the leases of this visit, by their inodes
         self.holders = Holders(dir_fd, index, may_write=lock_fd != _NO_LOCK)
 
     @staticmethod
@@ -94,11 +108,15 @@ class Store:
 
     def reserve(self, addresses: Iterable[Address], owner: Owner, ns: int = 0) -> Address | None:
         """Lease the first address that is free; None when none is. The file gets the time `ns`."""
-        with Draft(self.dir_fd, owner, ns) as draft:
-            for address in addresses:
-                if self._publish(draft, str(address)):
-                    return address
-        return None
+
+        def lease() -> Address | None:
+            with Draft(self.dir_fd, owner, ns) as draft:
+                for address in addresses:
+                    if self._publish(draft, str(address)):
+                        return address
+            return None
+
+        return self._given_room(lease)
 
     def owner(self, name: str) -> Owner | None:
         """Return who holds an address, from the lease file itself."""
@@ -106,11 +124,7 @@ class Store:
 
     def is_free(self, name: str) -> bool:
         """Whether nobody holds the address."""
-        try:
-            os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return True
-        return is_empty(name, self.dir_fd)
+        return not exists(name, self.dir_fd) or is_empty(name, self.dir_fd)
 
     def held(self, owner: Owner) -> list[Address]:
         """Return the addresses that the attachment holds, in no particular order."""
@@ -165,11 +179,21 @@ class Store:
 
     def set_last_reserved(self, range_index: int, address: Address) -> None:
         """Note the address that a range set gave last."""
-        overwrite(f"{LAST}{range_index}", str(address).encode(), self.dir_fd)
+        name, content = f"{LAST}{range_index}", str(address).encode()
+        self._given_room(lambda: overwrite(name, content, self.dir_fd))
+
+    def _given_room(self, write: Callable[[], T]) -> T:
+        """Write; once more without the index where the file system has no inode left for it."""
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not self.holders.make_room():
+                raise
+        return write()
 
     def _publish(self, draft: Draft, name: str) -> bool:
         """Link the draft to the address's name; False when somebody holds the address."""
-        self._made.append((name, draft.inode))  # before: an interrupt may come at any point
+        self._made.append((name, draft))  # before: an interrupt may come at any point
         linked = draft.link(name)
         if not linked and is_empty(name, self.dir_fd) and not self._revive(name):
             unlink(name, self.dir_fd)
@@ -184,9 +208,9 @@ class Store:
         """Remove the leases of this visit, and no others: the inode tells."""
         while self._made:
             self.holders.changed()
-            name, inode = self._made[-1]
+            name, draft = self._made[-1]
             try:
-                if os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False).st_ino == inode:
+                if os.stat(name, dir_fd=self.dir_fd, follow_symlinks=False).st_ino == draft.inode:
                     os.unlink(name, dir_fd=self.dir_fd)
             except FileNotFoundError:
                 pass

@@ -28,6 +28,8 @@ from tests.kernel.attachments import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kernel.conftest import Node
 
 POOL = f"{LEASES}/cbr0"
@@ -198,3 +200,30 @@ def test_lock_file_is_never_removed(node: Node) -> None:
     delete(node)
     delete(node, "old")
     assert os.stat(node.path(f"{POOL}/lock")).st_ino == inode
+
+
+def test_file_system_without_links(node: Node, plugins: Path) -> None:
+    """FAT has neither hard nor symbolic ones: linkat(2) and symlink(2) say EPERM."""
+    inject = "-e inject=linkat,link,symlink,symlinkat:error=EPERM"
+    script = f'#!/bin/sh\nexec strace -f -qq -o /dev/null {inject} "{plugins}/flannel" "$@"\n'
+    plugin = node.write("/run/given/flannel", script)
+    node.path(plugin).chmod(0o755)
+    found = [must_add(node, pod, plugin=plugin)["ips"][0]["address"] for pod in ("a", "b")]
+    assert found == ["10.244.1.3/24", "10.244.1.4/24"]
+    assert leases(node)["10.244.1.4"] == "cid-b\r\neth0"
+    assert call(node, "DEL", "a", plugin=plugin).status == 0
+    assert sorted(leases(node)) == ["10.244.1.2", "10.244.1.4"]
+    assert address_of(add(node, "c")) == "10.244.1.5"  # where there are links again
+
+
+def test_the_last_inodes_are_for_leases(node: Node) -> None:
+    """The index takes none that a lease needs: as many pods as with the reference plugin."""
+    node.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=7", "small", LEASES])
+    conf = conf_with(type="host-local", ipam={"ranges": [[{"subnet": "10.5.0.0/24"}]]})
+    done = [call(node, "ADD", pod, conf=conf, plugin="host-local") for pod in "abcd"]
+    # the file system itself, the network's folder, its lock, the last address: three are left
+    assert [one.status for one in done] == [0, 0, 0, 1]
+    assert done[3].error["code"] == 5
+    assert "no space left on device" in done[3].error["msg"]
+    assert call(node, "DEL", "a", conf=conf, plugin="host-local").status == 0
+    assert add(node, "d", conf=conf, plugin="host-local").status == 0

@@ -47,6 +47,7 @@ class Node:
         ipam = {"type": "host-local", "dataDir": str(self.data_dir), **self.ipam}
         ipam.update(more.pop("ipam", {}))
         netns, cni_args = more.pop("netns", ""), more.pop("cni_args", "")
+        environ = more.pop("environ", {})
         conf = {"name": "net", "cniVersion": "1.1.0", "ipam": ipam, **more}
         return Args(
             command="TEST",
@@ -55,7 +56,7 @@ class Node:
             netns=netns,
             cni_args=cni_args,
             conf=conf,
-            environ={},
+            environ=environ,
             note=self.notes.append,
         )
 

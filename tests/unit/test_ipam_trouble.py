@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.errors import CNIError, Interrupted
-from tests.unit.ipam_node import Node
+from tests.unit.ipam_node import Node, refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,42 @@ def test_without_files_without_names(tmp_path: Path, monkeypatch: pytest.MonkeyP
     node.put("10.5.0.2", "")
     assert [node.add("c1"), node.add("c2")] == [["10.5.0.2"], ["10.5.0.3"]]
     assert node.files() == {"10.5.0.2": "c1\r\neth0", "10.5.0.3": "c2\r\neth0"}
+
+
+def without_links(monkeypatch: pytest.MonkeyPatch, number: int = errno.EPERM) -> None:
+    """Be on a file system such as FAT."""
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", failing)
+    monkeypatch.setattr(os, "symlink", failing)
+
+
+@pytest.mark.parametrize("has_nameless", [True, False], ids=["O_TMPFILE", "no O_TMPFILE"])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOENT])
+def test_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, has_nameless: bool
+) -> None:
+    """Nor symbolic ones, so without an index."""
+    without_links(monkeypatch, number)
+    if not has_nameless:
+        monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY | os.O_EXCL)
+    node = Node(tmp_path)
+    node.put("10.5.0.2", "somebody\r\neth0")
+    node.put("10.5.0.3", "")
+    assert [node.add("c1"), node.add("c2")] == [["10.5.0.3"], ["10.5.0.4"]]
+    assert node.add("c3", environ={"CNI_FLANNEL_CALL": f"0123-{10**18}"}) == ["10.5.0.5"]
+    refused(103, node.add, "c4", runtimeConfig={"ips": ["10.5.0.4"]})
+    assert node.files() == {
+        "10.5.0.2": "somebody\r\neth0",
+        "10.5.0.3": "c1\r\neth0",
+        "10.5.0.4": "c2\r\neth0",
+        "10.5.0.5": "c3\r\neth0",
+    }
+    node.check("c1")
+    node.delete("c1")
+    assert "10.5.0.3" not in node.files()
 
 
 @pytest.mark.parametrize("call", ["open", "write", "link", "pwrite"])
@@ -129,7 +165,7 @@ def test_del_that_fails_can_be_repeated(
 
 # ------------------------------------------------------------------------------- interrupts
 
-STEPS = ("open", "write", "link", "unlink", "symlink", "utime", "pwrite", "stat", "mkdir")
+STEPS = ("open", "write", "link", "unlink", "symlink", "utime", "pwrite", "stat", "mkdir", "rename")
 
 
 class Steps:
@@ -159,7 +195,12 @@ class Steps:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_interrupted_anywhere_no_lease_stays(tmp_path: Path, *, after: bool) -> None:
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+def test_interrupted_anywhere_no_lease_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, after: bool, links: bool
+) -> None:
+    if not links:
+        without_links(monkeypatch)
     dual = [[{"subnet": "10.5.0.0/24"}], [{"subnet": "fd00::/64"}]]
     for at in range(1, 200):
         node = Node(tmp_path / str(at), ranges=dual)
@@ -200,3 +241,49 @@ def test_gc_goes_on_where_one_lease_cannot_be_read(
     monkeypatch.undo()
     assert (caught.value.code, sorted(node.files())) == (5, ["10.5.0.3", "10.5.0.4"])
     assert f"{node.leases}/10.5.0.3: input/output error" in caught.value.msg
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_an_interrupt_takes_no_other_pod_s_lease(tmp_path: Path, *, after: bool) -> None:
+    """It comes while taken addresses are tried, whose holders have them since long."""
+    for at in range(1, 100):
+        node = Node(tmp_path / str(at))
+        node.put("last_reserved_ip.0", "10.5.0.1")
+        for name, content in TAKEN.items():
+            node.put(name, content)
+        with pytest.MonkeyPatch.context() as patch:
+            Steps(patch, at, after=after)
+            try:
+                node.add("c9")
+            except Interrupted:
+                pass
+            else:
+                break
+        assert node.files() == TAKEN, at
+    else:
+        pytest.fail("never came to its end")
+
+
+TAKEN = {f"10.5.0.{n}": f"c{n}\r\neth0" for n in range(2, 6)}
+
+
+def test_the_index_gives_its_inodes_for_a_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many leases as files fit, and what was leased before is known all the same."""
+    node = Node(tmp_path)
+    node.add("c1")
+    real = os.open
+
+    def failing(path: Any, flags: int, *args: Any, **more: Any) -> int:
+        if flags & os.O_WRONLY and node.index.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        return real(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", failing)
+    assert node.add("c2") == ["10.5.0.3"]
+    assert not node.index.parent.exists()
+    assert node.add("c3") == ["10.5.0.4"]
+    refused(103, node.add, "c2")
+    node.delete("c1")
+    assert node.files() == {"10.5.0.3": "c2\r\neth0", "10.5.0.4": "c3\r\neth0"}
