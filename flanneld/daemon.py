@@ -16,6 +16,7 @@ from flanneld import files, joining, node, state, subnet_env
 from flanneld.backend.registry import backend_for
 from flanneld.config import ConfigError
 from flanneld.dataplane import DataPlane
+from flanneld.examiner import Examiner
 from flanneld.external import ExternalError
 from flanneld.kernel.events import Events
 from flanneld.kernel.reconciler import Reconciler
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 TICK_S = 30.0  # events come first: this is for what none of them has told
+_EXAMINE_S = 5.0
 _RULES_FIRST_S = 2.0  # so long the first pods wait for the traffic rules; others may hold the lock
 
 
@@ -54,6 +56,7 @@ class Daemon:
         self._backend: Backend
         self._plane: DataPlane | None = None
         self._rules: TrafficKeeper
+        self._examiner: Examiner
         self._telling = Telling(options, self._metrics)
         self._readiness = self._telling.readiness
 
@@ -91,6 +94,7 @@ class Daemon:
             earlier=self._previous.networks,
             passed=self._passed,
         )
+        self._examiner = Examiner(self._backend, self._readiness)
         self._plane.settle(self._node)
         await self._work(self._plane)
 
@@ -103,6 +107,10 @@ class Daemon:
 
         async def tick() -> None:
             plane.touch()
+
+        async def examine() -> None:
+            if plane.desired is not None:
+                await self._examiner.look(self._node, plane.peers, plane.desired)
 
         events = Events(changed, lambda: self._reconciler.watched)
         events.open()
@@ -118,6 +126,7 @@ class Daemon:
                 self._settle(self._node)
                 tasks.create_task(every(TICK_S, self._look, stirred), name="node")
                 tasks.create_task(every(TICK_S, tick), name="tick")
+                tasks.create_task(every(_EXAMINE_S, examine), name="way")
         finally:
             events.close()
             await plane.close()

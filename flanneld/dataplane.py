@@ -16,7 +16,6 @@ from flanneld.backend.base import Forwards
 from flanneld.config import ConfigError
 from flanneld.digest import Digest, listed
 from flanneld.forward.keeper import Keeper
-from flanneld.kernel import forwarding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -68,6 +67,11 @@ class DataPlane:
         self._leases: Mapping[str, Lease] | None = None
         self._desired: Desired | None = None
         self.peers: tuple[Lease, ...] = ()
+
+    @property
+    def desired(self) -> Desired | None:
+        """What the kernel should hold; None before the leases are known."""
+        return self._desired
 
     def settle(self, node: Node) -> None:
         """Take the node as it is now."""
@@ -124,9 +128,7 @@ class DataPlane:
         # A peer that publishes nonsense is a problem, but no reason for all nodes to be unready.
         of_peers = set(desired.problems)
         blocking = [text for text in (*hindrances, *report.problems) if text not in of_peers]
-        self._conclude(
-            blocking, (*desired.problems, *report.warnings, *forwarding.warnings(node.versions))
-        )
+        self._conclude(blocking, (*desired.problems, *report.warnings))
 
     def _forwarding(self, node: Node) -> Forwarding | None:
         if not isinstance(self._backend, Forwards):

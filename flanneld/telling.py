@@ -31,6 +31,7 @@ _MISSING = {
     "peers": "the leases of the other nodes have not been read yet",
     "rules": "the traffic rules have not been looked at yet",
     "files": "subnet.env has not been written yet",
+    "way": "the way of pods' packets through this node has not been looked at yet",
 }
 
 

@@ -20,6 +20,7 @@ class AllocBackend:
 
     name = "alloc"
     devices = ("", "")
+    port = 0
 
     def __init__(self, conf: NetConf) -> None:
         """Take the network's configuration; the backend has no keys of its own."""

@@ -54,6 +54,7 @@ class Backend(Protocol):
 
     name: str  # as in ``Backend.Type``
     devices: tuple[str, str]  # the names of its VXLAN devices, IPv4's and IPv6's; "" if none
+    port: int  # the UDP port that other nodes send to; 0 if it has no tunnel
 
     def attributes(self, external: External, identity: Identity) -> Attributes:
         """Say what this node publishes."""

@@ -31,6 +31,7 @@ class HostGwBackend:
 
     name = "host-gw"
     devices = ("", "")
+    port = 0
 
     def __init__(self, conf: NetConf) -> None:
         """Take the network's configuration; the backend has no keys of its own."""

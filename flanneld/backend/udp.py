@@ -47,8 +47,8 @@ class UdpBackend:
         if conf.network is None:
             raise ConfigError("the udp backend needs a Network")
         self._network = IPv4Network(conf.network)
-        self._port = config.number(conf.backend, "Port", default=PORT, largest=0xFFFF)
-        if not self._port:
+        self.port = config.number(conf.backend, "Port", default=PORT, largest=0xFFFF)
+        if not self.port:
             raise ConfigError('Backend: "Port" is 0; all nodes have the same, from 1 to 65535')
         self._strict = not config.boolean(conf.backend, "AnySource", default=False)
 
@@ -89,7 +89,7 @@ class UdpBackend:
             device=DEVICE,
             mtu=self.mtu(external),
             local=external.address,
-            port=self._port,
+            port=self.port,
             strict=self._strict,
             nodes=dict(_ways(found.usable)),
         )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flanneld.desired import AnyAddress, AnyNetwork
     from flanneld.lease import Lease
 
+PORT = 8472  # the kernel's own, where the configuration names none
 OVERHEAD = {4: 50, 6: 70}
 """Bytes of an outer IP, UDP and VXLAN header and the inner Ethernet header."""
 
@@ -81,6 +82,7 @@ class VxlanBackend:
     def __init__(self, conf: NetConf) -> None:
         """Take the network's configuration; ``config.ConfigError`` if it cannot be."""
         self._settings = settings(conf.backend)
+        self.port = self._settings.port or PORT
         self._networks = tuple(net for net in (conf.network, conf.network6) if net is not None)
         vni = self._settings.vni
         self.devices = (

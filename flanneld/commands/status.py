@@ -8,13 +8,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flanneld.commands import arguments
+from flanneld.diagnosis.examination import examine
 from flanneld.diagnosis.paths import Judge, paths
 from flanneld.diagnosis.way import silent
+from flanneld.firewall import reading
 from flanneld.readiness import stamp
+from flanneld.rules.programs import system
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from flanneld.diagnosis.examination import Found
     from flanneld.diagnosis.node import View
     from flanneld.diagnosis.paths import PeerPath
 
@@ -34,22 +38,27 @@ async def run(argv: list[str]) -> int:
     if seen is None:
         return arguments.FAILED
     peers = list(paths(seen))
-    arguments.show([json.dumps(document(seen, peers))] if wanted.json else table(seen, peers))
-    return 0 if is_healthy(seen, peers) else 1
+    found = examine(seen.subject, await reading.read(system()))
+    if wanted.json:
+        arguments.show([json.dumps(document(seen, peers, found))])
+    else:
+        arguments.show(table(seen, peers, found))
+    return 0 if is_healthy(seen, peers, found) else 1
 
 
-def is_healthy(seen: View, peers: Iterable[PeerPath]) -> bool:
+def is_healthy(seen: View, peers: Iterable[PeerPath], found: Found) -> bool:
     """Whether the daemon runs, finds nothing wrong, and every part of every path is right."""
     return (
         seen.answering
         and not seen.causes
+        and not found.blocking
         and not seen.difference
         and not seen.rules
         and all(peer.is_ok for peer in peers)
     )
 
 
-def document(seen: View, peers: Iterable[PeerPath]) -> dict[str, Any]:
+def document(seen: View, peers: Iterable[PeerPath], found: Found) -> dict[str, Any]:
     """Give all of it for programs; times are Unix times in seconds, MTUs bytes."""
     known, judge = seen.state, Judge(seen)
     return {
@@ -98,7 +107,8 @@ def document(seen: View, peers: Iterable[PeerPath]) -> dict[str, Any]:
         ],
         "rules": [*seen.rules],
         "differences": [str(change) for change in seen.difference.changes],
-        "obstacles": [*seen.difference.problems],
+        "obstacles": [*seen.difference.problems, *found.blocking],
+        "warnings": [*found.others],
     }
 
 
@@ -109,7 +119,7 @@ def _text(value: object) -> str | None:
 # ------------------------------------------------------------------------------------- the table
 
 
-def table(seen: View, peers: Sequence[PeerPath]) -> Iterator[str]:
+def table(seen: View, peers: Sequence[PeerPath], found: Found) -> Iterator[str]:
     """Give all of it for people."""
     yield from _node(seen)
     yield ""
@@ -124,6 +134,8 @@ def table(seen: View, peers: Sequence[PeerPath]) -> Iterator[str]:
             *map(str, seen.causes),
             *_unsaid(seen, (peer.problem for peer in peers if peer.problem)),
             *_unsaid(seen, seen.difference.problems),
+            *_unsaid(seen, found.blocking),
+            *_unsaid(seen, found.others),
             *(f"rules: {fault}" for fault in seen.rules),
         ]
     )

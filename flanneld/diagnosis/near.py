@@ -4,62 +4,89 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flanneld.diagnosis.facts import holder, public_ip
+from flanneld.diagnosis.pods import USUAL
 from flanneld.diagnosis.step import Step, unroutable
+from flanneld.diagnosis.subject import public_ip
 from flanneld.kernel.forwarding import SWITCH
 
 if TYPE_CHECKING:
-    from flanneld.diagnosis.facts import Facts
+    from flanneld.desired import AnyNetwork
+    from flanneld.diagnosis.facts import Facts, Place
+    from flanneld.diagnosis.pods import PodsLink
 
 
-def networks(facts: Facts) -> Step:
-    """Both are addresses of this network."""
-    conf = facts.view.state.conf
-    network = conf.network if facts.target.version == 4 else conf.network6
-    for address in (facts.source, facts.target):
-        if network is None or address not in network:
-            return Step(
-                "network",
-                False,
-                f"{address} is not in the network {network}",
-                "give two addresses of pods; others are not this network's business",
-            )
-    return Step("network", True, f"both are in {network}")
-
-
-def source(facts: Facts) -> Step:
-    """The source is of a pod of this node."""
-    lease = holder(facts.view, facts.source)
-    if lease is facts.view.state.lease:
-        return Step("source", True, f"{facts.source} is of this node's subnet")
-    if lease is None:
-        return Step(
-            "source",
-            False,
-            f"no node has leased a subnet with {facts.source}",
-            "a pod has this address from a lease that is gone: make the pod anew",
-        )
-    where = public_ip(lease, facts.source.version)
+def ends(facts: Facts) -> Step:
+    """One of the two addresses is of this node."""
+    source, target = facts.source, facts.target
+    found = f"{source.address} is {_described(source)}, {target.address} is {_described(target)}"
+    if source.is_here or target.is_here:
+        return Step("ends", True, found)
+    where = [public_ip(end.lease, end.address.version) for end in (source, target) if end.lease]
+    there = f"on the node of {where[0]}" if where else "on the node of the pod"
     return Step(
-        "source",
+        "ends",
         False,
-        f"{facts.source} is of the node {where}, not of this one",
-        f"run this command there; here: flanneld explain {facts.target} {facts.source}",
+        f"neither address is of this node: {found}",
+        f"run this command {there}. If one is a pod of this node, it has its address from a lease"
+        " that is gone: make the pod anew",
     )
 
 
-def local_link(facts: Facts) -> Step:
-    """The source is on a link of pods."""
-    taken = facts.routes[facts.source]
+def _described(place: Place) -> str:
+    where = public_ip(place.lease, place.address.version) if place.lease is not None else None
+    return {
+        "pod": "of this node's subnet",
+        "host": "this node's own",
+        "peer": f"of the node {where}" if place.lease is not None else "leased by no node",
+        "node": f"the node of {place.lease.key if place.lease is not None else ''} itself",
+        "elsewhere": "no pod's and no node's of this network",
+    }[place.kind]
+
+
+def trouble(found: PodsLink, subnet: AnyNetwork, known: str) -> Step | None:
+    """Say why pods are cut off on their link; None if they are not, or there are none yet.
+
+    ``known`` is the link that they were on before, "" if that is not known.
+    """
+    link, gateway = found.link, f"{subnet[1]}/{subnet.prefixlen}"
+    again = "the plugins mend it with the next pod"
+    if link is None and not found.orphans and not known:
+        return None
+    if link is None:
+        alone = f": {', '.join(found.orphans[:5])} have lost it" if found.orphans else ""
+        return Step(
+            "pod's link",
+            False,
+            f"{known or USUAL}, the bridge of this node's pods, does not exist{alone}",
+            f"{again}; pods that have lost it must be made anew",
+        )
+    if not found.has_gateway:
+        return Step(
+            "pod's link",
+            False,
+            f"{link.name} has not the gateway's address {gateway}: pods reach nothing but one"
+            " another",
+            f"ip address add {gateway} dev {link.name}; {again}",
+        )
+    if not link.is_up:
+        return Step("pod's link", False, f"{link.name} is down", f"ip link set {link.name} up")
+    return None
+
+
+def pod_link(facts: Facts, pod: Place) -> Step:
+    """A pod of this node is on a link of pods."""
+    taken, version = facts.routes[pod.address], pod.address.version
+    subnet = facts.view.subject.subnet(version)
+    wrong = trouble(facts.link, subnet, "") if subnet is not None else None
+    if wrong is not None:
+        return wrong
     if taken.route is None or taken.link is None:
-        return unroutable("pod's link", facts.source, taken)
-    own = facts.view.state.lease
-    subnet = own.subnet if facts.source.version == 4 else own.subnet6
+        return unroutable("pod's link", pod.address, taken)
     if taken.route.gw is not None or (subnet and taken.route.dst.length < subnet.prefixlen):
         return Step(
             "pod's link",
             False,
-            f"{facts.source} is on no link of pods: {taken.text}",
+            f"{pod.address} is on no link of pods: {taken.text}",
             "pods of this node are on its own bridge: is there one yet, and has it the address of"
             " subnet.env? A stale route may be in its way",
         )
@@ -70,39 +97,34 @@ def local_link(facts: Facts) -> Step:
     return Step("pod's link", True, taken.text)
 
 
-def local_target(facts: Facts) -> Step:
-    """The target is on the same link."""
-    source, target = facts.routes[facts.source], facts.routes[facts.target]
-    if target.route is None or target.link is None:
-        return unroutable("target's link", facts.target, target)
-    if source.link is None or source.link.index != target.link.index:
+def same_link(facts: Facts) -> Step:
+    """Both pods are on one link."""
+    source, target = (facts.routes[end.address] for end in (facts.source, facts.target))
+    if target.link is None or source.link is None or source.link.index != target.link.index:
         return Step(
             "target's link",
             False,
-            f"{facts.target} is not on the same link: {target.text}",
+            f"{facts.target.address} is not on the same link: {target.text}",
             "both are of this node's subnet, so both should be on its bridge",
         )
-    return Step("target's link", True, f"{facts.target} is on {target.link.name} as well")
+    return Step("target's link", True, f"{facts.target.address} is on {target.link.name} as well")
 
 
 def forwarding(facts: Facts) -> Step:
     """The node forwards."""
-    name = SWITCH[facts.target.version]
-    if facts.forwarding:
+    name = SWITCH[facts.target.address.version]
+    if facts.is_on:
         return Step("forwarding", True, f"{name} is on")
     return Step("forwarding", False, f"{name} is off: nothing is forwarded", f"sysctl -w {name}=1")
 
 
-def lease(facts: Facts) -> Step:
-    """Somebody has leased the target."""
-    lease = holder(facts.view, facts.target)
-    if lease is None:
+def lease(facts: Facts, peer: Place) -> Step:
+    """Somebody has leased the subnet of a peer's pod."""
+    if peer.lease is None:
         remedy = "its node has lost its lease, or has never had this one: look at flanneld there"
         if not facts.view.running:
             remedy = "flanneld does not run here: what it knew may be old; start it"
-        return Step("lease", False, f"no node has leased a subnet with {facts.target}", remedy)
-    if lease is facts.view.state.lease:
-        return Step("lease", True, f"{facts.target} is of this node's subnet too")
-    where = public_ip(lease, facts.target.version)
-    kind = lease.attributes.backend_type or "no type"
-    return Step("lease", True, f"{lease.key} is leased to {where} ({kind})")
+        return Step("lease", False, f"no node has leased a subnet with {peer.address}", remedy)
+    where = public_ip(peer.lease, peer.address.version)
+    kind = peer.lease.attributes.backend_type or facts.view.state.conf.backend_type
+    return Step("lease", True, f"{peer.lease.key} is leased to {where} ({kind})")

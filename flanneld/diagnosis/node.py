@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flanneld import files, liveness, state, subnet_env, target
 from flanneld.backend.registry import backend_for
+from flanneld.diagnosis.subject import Subject
 from flanneld.kernel import dump
 from flanneld.kernel.difference import difference
 from flanneld.rules.manager import Rules
@@ -42,6 +43,15 @@ class View:
     running: bool
     answering: bool
     causes: tuple[Cause, ...]
+    port: int
+
+    @property
+    def subject(self) -> Subject:
+        """What is looked at."""
+        known = self.state
+        return Subject(
+            known.conf, known.external, known.lease, known.peers, self.desired, self.port
+        )
 
     @property
     def ready(self) -> bool:
@@ -75,6 +85,7 @@ async def view(subnet_file: str) -> View:
         running=files.is_locked(state.lock_path(subnet_file)),
         answering=said is not None,
         causes=known.causes if said is None else said,
+        port=backend.port,
     )
 
 

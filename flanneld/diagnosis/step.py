@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flanneld.diagnosis.facts import Taken
+    from flanneld.diagnosis.leg import Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,9 @@ class Step:
     is_ok: bool
     found: str
     remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.found}. {self.remedy}" if self.remedy else self.found
 
 
 def unroutable(name: str, address: object, taken: Taken) -> Step:

@@ -1,24 +1,26 @@
-"""The steps from this node to the peer: its path in the kernel, then the underlay. Pure."""
+"""The steps from this node to a peer: its path in the kernel, then the underlay. Pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from flanneld.backend import udp, vxlan
+from flanneld.diagnosis import passage
 from flanneld.diagnosis.facts import NUD_FAILED
 from flanneld.diagnosis.step import Step, unroutable
 
 if TYPE_CHECKING:
-    from flanneld.diagnosis.facts import Facts
+    from flanneld.diagnosis.facts import Facts, Place
+    from flanneld.diagnosis.leg import Leg
     from flanneld.diagnosis.node import View
     from flanneld.diagnosis.paths import PeerPath
 
 _REPAIRS = "the daemon repairs this within seconds: if it does not, its log says why"
 
 
-def plan(facts: Facts) -> Step:
+def plan(peer: Place) -> Step:
     """There is a path to the peer by what it publishes."""
-    path = _path(facts)
+    path = _path(peer)
     if path.link:
         return Step("plan", True, f"by way of {path.link}")
     return Step(
@@ -26,9 +28,9 @@ def plan(facts: Facts) -> Step:
     )
 
 
-def device(facts: Facts) -> Step:
+def device(facts: Facts, peer: Place) -> Step:
     """The path's link is there, up, and as it should be."""
-    path = _path(facts)
+    path = _path(peer)
     link = facts.view.present.links.get(path.link)
     if link is None:
         return Step(
@@ -46,32 +48,18 @@ def device(facts: Facts) -> Step:
     return Step("device", True, f"{path.link} is up, MTU {link.mtu}")
 
 
-def route(facts: Facts) -> Step:
-    """The kernel takes the route of the daemon."""
-    path, taken = _path(facts), facts.routes[facts.target]
+def route(facts: Facts, peer: Place, leg: Leg) -> Step:
+    """The kernel has the route of the daemon, and takes it."""
+    path = _path(peer)
     if path.route != "ok":
         found = f"the route to {path.destination} is {path.route}"
         return Step("route", False, found, _remedy(facts, f"{path.destination} "))
-    if taken.route is None:
-        return unroutable("route", facts.target, taken)
-    if (
-        taken.link is None
-        or taken.link.name != path.link
-        or str(taken.route.dst) != str(path.destination)
-    ):
-        return Step(
-            "route",
-            False,
-            f"the kernel takes another route: {taken.text}",
-            "a longer prefix, a better metric or a rule (ip rule) comes before the daemon's route:"
-            " remove it",
-        )
-    return Step("route", True, taken.text)
+    return passage.routed(leg, path.link, str(path.destination))
 
 
-def neighbour(facts: Facts) -> Step:
+def neighbour(peer: Place) -> Step:
     """The peer's base address has the MAC that it publishes."""
-    path = _path(facts)
+    path = _path(peer)
     if path.neighbour in {"ok", "-"}:
         needed = path.neighbour == "ok"
         return Step("neighbour", True, "as published" if needed else "none is needed: no tunnel")
@@ -83,9 +71,9 @@ def neighbour(facts: Facts) -> Step:
     )
 
 
-def fdb(facts: Facts) -> Step:
+def fdb(peer: Place) -> Step:
     """That MAC leads to its public address."""
-    path = _path(facts)
+    path = _path(peer)
     if path.fdb in {"ok", "-"}:
         needed = path.fdb == "ok"
         return Step("fdb", True, f"leads to {path.public_ip}" if needed else "none is needed")
@@ -94,21 +82,16 @@ def fdb(facts: Facts) -> Step:
     )
 
 
-def underlay(facts: Facts) -> Step:
+def underlay(facts: Facts, peer: Place) -> Step:
     """The public address is reached, and not through the tunnel."""
-    path = _path(facts)
-    if path.public_ip is None:
+    path, tunnel = _path(peer), facts.tunnel(peer)
+    if tunnel is None:
         return Step("underlay", False, f"{path.subnet}: no public address", "look at that node")
-    taken = facts.routes[path.public_ip]
+    taken = tunnel.taken
     if taken.route is None or taken.link is None:
         return unroutable("underlay", path.public_ip, taken)
     if _overhead(path, facts) and taken.link.name == path.link:
-        return Step(
-            "underlay",
-            False,
-            f"the way to {path.public_ip} leads into the tunnel: {taken.text}",
-            "the network overlaps the nodes' own addresses: choose another Network",
-        )
+        return passage.into_tunnel(path.public_ip, taken.text)
     if not taken.link.is_up:
         return Step(
             "underlay", False, f"{taken.link.name} is down", "look at the cable, the switch"
@@ -116,10 +99,10 @@ def underlay(facts: Facts) -> Step:
     return Step("underlay", True, taken.text)
 
 
-def underlay_mtu(facts: Facts) -> Step:
+def underlay_mtu(facts: Facts, peer: Place) -> Step:
     """The largest packet of a pod is carried."""
-    path = _path(facts)
-    taken = facts.routes.get(path.public_ip) if path.public_ip is not None else None
+    path, tunnel = _path(peer), facts.tunnel(peer)
+    taken = tunnel.taken if tunnel is not None else None
     if taken is None or taken.link is None or taken.route is None:
         raise LookupError(f"no way to {path.public_ip}: the step underlay comes before")
     least = min(taken.link.mtu, taken.route.mtu or taken.link.mtu)
@@ -134,9 +117,10 @@ def underlay_mtu(facts: Facts) -> Step:
     return Step("mtu", True, f"{path.mtu} bytes inside, {needed} outside, {least} are carried")
 
 
-def next_hop(facts: Facts) -> Step:
+def next_hop(facts: Facts, peer: Place) -> Step:
     """The next hop on the underlay answers."""
-    if facts.hop_state is not None and facts.hop_state & NUD_FAILED:
+    tunnel = facts.tunnel(peer)
+    if tunnel is not None and tunnel.hop_state is not None and tunnel.hop_state & NUD_FAILED:
         return Step(
             "next hop",
             False,
@@ -168,6 +152,15 @@ def daemon(facts: Facts) -> Step:
     )
 
 
+def causes(facts: Facts) -> Step:
+    """The daemon itself finds nothing in the way."""
+    blocking = [str(cause) for cause in facts.view.causes if cause.blocks]
+    if blocking:
+        return Step("readiness", False, "; ".join(blocking), "flanneld status lists all of it")
+    others = "; ".join(str(cause) for cause in facts.view.causes)
+    return Step("readiness", True, others or "the daemon finds nothing wrong")
+
+
 def silent(view: View) -> str:
     """Say that a daemon runs and does not answer."""
     return (
@@ -184,14 +177,14 @@ def _remedy(facts: Facts, *about: str) -> str:
     return "; ".join(found) or _REPAIRS
 
 
-def _path(facts: Facts) -> PeerPath:
-    if facts.path is None:
-        raise LookupError(f"{facts.target} is of no peer: near.lease comes before")
-    return facts.path
+def _path(peer: Place) -> PeerPath:
+    if peer.path is None:
+        raise LookupError(f"{peer.address} is of no peer: near.lease comes before")
+    return peer.path
 
 
 def _overhead(path: PeerPath, facts: Facts) -> int:
     """Bytes around a pod's packet: of VXLAN, of the udp backend, or none."""
     if path.fdb != "-":
-        return vxlan.OVERHEAD[facts.target.version]
-    return 0 if path.link == facts.view.state.external.name else udp.OVERHEAD
+        return vxlan.OVERHEAD[path.subnet.version]
+    return udp.OVERHEAD if facts.view.subject.is_tunnel(path.link) else 0

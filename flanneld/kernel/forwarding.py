@@ -6,12 +6,7 @@ only: to turn them is the plugins' part, when the first pod comes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from netlink import sysctl
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 SWITCH = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 """By IP version, as sysctl(8) names them."""
@@ -23,12 +18,22 @@ def is_on(version: int) -> bool | None:
     return None if value is None else value != "0"
 
 
-def warnings(versions: Iterable[int]) -> list[str]:
-    """Say of which versions none are, one sentence each."""
-    return [
-        f"{SWITCH[version]} is 0: this node forwards no packet, of a pod or to one. The plugins set"
-        f" it to 1 for the first pod; if something sets it back: sysctl -w {SWITCH[version]}=1, and"
-        " look into /etc/sysctl.d"
-        for version in versions
-        if is_on(version) is False
-    ]
+def obstacle(version: int, link: str) -> str:
+    """Name the switch that keeps packets from being passed on that come in by a link; "" if none.
+
+    IPv4 asks the link's own switch, which the node's sets when it is written.  IPv6 asks the
+    node's, and newer kernels the link's ``force_forwarding``.
+    """
+    if version == 6:
+        forced = sysctl.read(f"net/ipv6/conf/{link}/force_forwarding")
+        return "" if is_on(6) or forced == "1" else SWITCH[6]
+    if sysctl.read(f"net/ipv4/conf/{link}/forwarding") != "0":
+        return ""
+    return f"net.ipv4.conf.{link}.forwarding" if is_on(4) else SWITCH[4]
+
+
+def filters_reverse_path(link: str) -> str:
+    """Name the switch by which IPv4 packets must come in by the link that leads back; "" if off."""
+    names = {name: sysctl.read(f"net/ipv4/conf/{name}/rp_filter") for name in ("all", link)}
+    strictest = max(names, key=lambda name: names[name] or "0")
+    return "" if names[strictest] in {None, "0"} else f"net.ipv4.conf.{strictest}.rp_filter"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flanneld.desired import AnyAddress, AnyNetwork
 
 _RTM_F_FIB_MATCH = 0x2000
+_RTA_SRC, _RTA_IIF, _RTA_MARK = 2, 3, 16
 
 _OF_INTERFACES = {2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
 _PROTOCOLS = {
@@ -53,15 +54,30 @@ def _onlink(handle: Handle, index: int) -> tuple[AnyNetwork, ...]:
     )
 
 
-def ask(handle: Handle, address: AnyAddress, *, matched: bool = False) -> Message:
+def ask(
+    handle: Handle,
+    address: AnyAddress,
+    *,
+    matched: bool = False,
+    source: AnyAddress | None = None,
+    iif: int = 0,
+    mark: int = 0,
+) -> Message:
     """Ask which route the kernel takes, as ``ip route get`` does; NetlinkError if there is none.
 
     ``matched`` gives the route itself, of whatever prefix, and not what it means for the address.
+    With ``iif``, an ifindex, the packet comes in there: the kernel then looks at what it does with
+    such packets too (forwarding, reverse path).
     """
     flags = _RTM_F_FIB_MATCH if matched else 0
-    head = entries.RTMSG.pack(AF[address.version], address.max_prefixlen, 0, 0, 0, 0, 0, 0, flags)
-    request = Message(RTM_GETROUTE, NLM_F_REQUEST, head + attr(RTA_DST, address.packed))
-    (answer,) = handle.execute(request)
+    length = address.max_prefixlen
+    from_length = 0 if source is None else length
+    head = entries.RTMSG.pack(AF[address.version], length, from_length, 0, 0, 0, 0, 0, flags)
+    body = head + attr(RTA_DST, address.packed)
+    body += b"" if source is None else attr(_RTA_SRC, source.packed)
+    body += attr(_RTA_IIF, iif) if iif else b""
+    body += attr(_RTA_MARK, mark) if mark else b""
+    (answer,) = handle.execute(Message(RTM_GETROUTE, NLM_F_REQUEST, body))
     if answer is None:
         raise ValueError(f"the kernel gave no route to {address}")
     return answer

@@ -1,14 +1,19 @@
-"""The number of the packet filter's last change: whoever has seen it need not look again.
+"""Whether the packet filters have changed: whoever has seen them need not look again.
 
 ``NFT_MSG_GETGEN`` of nfnetlink (linux/netfilter/nf_tables.h).  The kernel counts every transaction
-of nftables in a network namespace, iptables-nft's included; iptables-legacy's are not.
+of nftables in a network namespace, iptables-nft's included; of iptables-legacy see ``legacy``.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+import time
+from pathlib import Path
 
+from flanneld.rules import legacy
+
+WHOLE_S = 30.0
 _NETLINK_NETFILTER = 12
 _NEWGEN, _GETGEN = 10 << 8 | 15, 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_...
 _NLM_F_REQUEST = 1
@@ -40,3 +45,31 @@ def decode(answer: bytes) -> int | None:
             return int.from_bytes(answer[at + _NLATTR.size : at + size], "big")
         at += max(_NLATTR.size, size + 3 & ~3)
     return None
+
+
+class Watch:
+    """Whether any packet filter of this network namespace may have changed.
+
+    nftables counts its changes.  Of iptables-legacy the tables' sizes are looked at each time, and
+    their whole content every WHOLE_S: reading that costs more.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: object = None
+        self._content: object = None
+        self._until = 0.0
+
+    def token(self) -> object:
+        """Give what differs after a change; None where that is not known."""
+        number = current()
+        if number is None and not Path("/proc/net/ip_tables_names").exists():
+            return None
+        try:
+            sizes = [legacy.sizes(version) for version in (4, 6)]
+            if sizes != self._sizes or time.monotonic() >= self._until:
+                self._sizes = sizes
+                self._content = tuple(legacy.fingerprint(version) for version in (4, 6))
+                self._until = time.monotonic() + WHOLE_S
+        except (OSError, ValueError):
+            return None
+        return number, self._content

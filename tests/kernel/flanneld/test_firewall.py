@@ -67,15 +67,19 @@ DROPPED = [
     ("iptables-legacy -t raw -A PREROUTING -i one -j DROP", "table raw, chain PREROUTING"),
     ("iptables-nft -t mangle -A POSTROUTING -o two -j DROP", "table mangle, chain POSTROUTING"),
     (
-        "iptables-nft -N mine; iptables-nft -A FORWARD -j mine; iptables-nft -A mine ! -i eth7"
-        " -m conntrack ! --ctstate INVALID -j DROP",
+        (
+            "iptables-nft -N mine; iptables-nft -A FORWARD -j mine; iptables-nft -A mine ! -i eth7"
+            " -m conntrack ! --ctstate INVALID -j DROP"
+        ),
         "chain mine",
     ),
     ("iptables-nft -A FORWARD -m iprange --dst-range 10.2.0.0-10.2.0.255 -j DROP", "dst-range"),
     ("iptables-nft -A FORWARD -i on+ -m mark --mark 0x0/0xff -j DROP", "--mark"),
     (
-        "iptables-nft -t mangle -A PREROUTING -j MARK --set-xmark 0x8000/0x8000;"
-        "iptables-nft -A FORWARD -m mark --mark 0x8000/0x8000 -j DROP",
+        (
+            "iptables-nft -t mangle -A PREROUTING -j MARK --set-xmark 0x8000/0x8000;"
+            "iptables-nft -A FORWARD -m mark --mark 0x8000/0x8000 -j DROP"
+        ),
         "--mark 0x8000/0x8000",
     ),
     (nft("drop"), "nft, table inet t, chain c: drop"),
@@ -88,15 +92,19 @@ DROPPED = [
     (nft("meta nfproto ipv4 fib daddr type != local drop", hook="postrouting"), "fib daddr type"),
     (nft("meta mark and 0xf0 == 0 counter log drop"), "meta mark & 240 0 log"),
     (
-        "nft add table ip t; nft add set ip t s '{ type ipv4_addr; flags interval; }';"
-        "nft add element ip t s '{ 10.1.0.0/16 }';"
-        "nft add chain ip t c '{ type filter hook forward priority 0; }';"
-        "nft add chain ip t d; nft add rule ip t c jump d; nft add rule ip t d ip saddr @s drop",
+        (
+            "nft add table ip t; nft add set ip t s '{ type ipv4_addr; flags interval; }';"
+            "nft add element ip t s '{ 10.1.0.0/16 }';"
+            "nft add chain ip t c '{ type filter hook forward priority 0; }';"
+            "nft add chain ip t d; nft add rule ip t c jump d; nft add rule ip t d ip saddr @s drop"
+        ),
         "chain d: ip saddr @s drop",
     ),
     (
-        "nft add table netdev t; nft add chain netdev t c"
-        " '{ type filter hook ingress device one priority 0; policy drop; }'",
+        (
+            "nft add table netdev t; nft add chain netdev t c"
+            " '{ type filter hook ingress device one priority 0; policy drop; }'"
+        ),
         "",  # whether the device is told depends on nft's version
     ),
 ]
@@ -129,18 +137,24 @@ def judged(firewall: Firewall, hook: str) -> verdict.Verdict:
 
 
 PASSED = [
-    "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.1.0.0/16 -j ACCEPT;"
-    "iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
+    (
+        "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.1.0.0/16 -j ACCEPT;"
+        "iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    ),
     "iptables-legacy -A FORWARD -i two -o two -j DROP",
     "iptables-legacy -A FORWARD -p tcp --dport 25 -j DROP",
     "iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP",
     "iptables-nft -A FORWARD -m physdev --physdev-is-bridged -j DROP",
     "iptables-nft -A FORWARD -m addrtype --dst-type LOCAL -j DROP",
     "iptables-nft -A FORWARD -s 10.1.0.77 -j DROP",
-    "iptables-nft -N a; iptables-nft -A FORWARD -j a; iptables-nft -A a -j RETURN;"
-    "iptables-nft -A a -j DROP",
-    "iptables-nft -N a; iptables-nft -A FORWARD -g a; iptables-nft -A FORWARD -j DROP;"
-    "iptables-nft -A a -i one -j ACCEPT; iptables-nft -A a -i two -j ACCEPT",
+    (
+        "iptables-nft -N a; iptables-nft -A FORWARD -j a; iptables-nft -A a -j RETURN;"
+        "iptables-nft -A a -j DROP"
+    ),
+    (
+        "iptables-nft -N a; iptables-nft -A FORWARD -g a; iptables-nft -A FORWARD -j DROP;"
+        "iptables-nft -A a -i one -j ACCEPT; iptables-nft -A a -i two -j ACCEPT"
+    ),
     nft("ip6 saddr ::/0 drop"),
     nft("meta nfproto ipv6 drop"),
     nft('oifname "one" ct state new drop'),
@@ -183,31 +197,37 @@ def test_what_is_not_read_is_not_claimed(rules: str) -> None:
 
 SERVICES = [
     (
-        "iptables-legacy -t nat -N SVC; iptables-legacy -t nat -N SEP;"
-        "iptables-legacy -t nat -A PREROUTING -j SVC;"
-        "iptables-legacy -t nat -A SVC -d 10.96.0.10/32 -p udp --dport 53 -j SEP;"
-        "iptables-legacy -t nat -A SEP -m statistic --mode random --probability 0.5 -p udp -j DNAT"
-        " --to-destination 10.2.0.2:53;"
-        "iptables-legacy -t nat -A SVC -d 10.96.0.11/32 -p udp -j DNAT --to-destination 10.2.0.9:1",
+        (
+            "iptables-legacy -t nat -N SVC; iptables-legacy -t nat -N SEP;"
+            "iptables-legacy -t nat -A PREROUTING -j SVC;"
+            "iptables-legacy -t nat -A SVC -d 10.96.0.10/32 -p udp --dport 53 -j SEP;"
+            "iptables-legacy -t nat -A SEP -m statistic --mode random --probability 0.5 -p udp -j DNAT"
+            " --to-destination 10.2.0.2:53;"
+            "iptables-legacy -t nat -A SVC -d 10.96.0.11/32 -p udp -j DNAT --to-destination 10.2.0.9:1"
+        ),
         ("10.2.0.2:53",),
     ),
     (
-        "nft -f - <<'END'\ntable ip kube-proxy {\n"
-        " map services { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
-        " chain a { meta l4proto udp dnat to 10.2.0.2:53\n }\n"
-        " chain b { meta l4proto udp dnat to 10.2.0.3:53\n }\n"
-        " chain svc { numgen random mod 2 vmap { 0 : goto a, 1 : goto b }\n }\n"
-        " chain other { dnat to 10.2.0.9\n }\n"
-        " chain pre { type nat hook prerouting priority dstnat;\n"
-        "  ip daddr . meta l4proto . th dport vmap @services\n }\n }\nEND\n"
-        "nft add element ip kube-proxy services '{ 10.96.0.10 . udp . 53 : goto svc,"
-        " 10.96.0.11 . udp . 53 : goto other }'",
+        (
+            "nft -f - <<'END'\ntable ip kube-proxy {\n"
+            " map services { type ipv4_addr . inet_proto . inet_service : verdict; }\n"
+            " chain a { meta l4proto udp dnat to 10.2.0.2:53\n }\n"
+            " chain b { meta l4proto udp dnat to 10.2.0.3:53\n }\n"
+            " chain svc { numgen random mod 2 vmap { 0 : goto a, 1 : goto b }\n }\n"
+            " chain other { dnat to 10.2.0.9\n }\n"
+            " chain pre { type nat hook prerouting priority dstnat;\n"
+            "  ip daddr . meta l4proto . th dport vmap @services\n }\n }\nEND\n"
+            "nft add element ip kube-proxy services '{ 10.96.0.10 . udp . 53 : goto svc,"
+            " 10.96.0.11 . udp . 53 : goto other }'"
+        ),
         ("10.2.0.2:53", "10.2.0.3:53"),
     ),
     (
-        "nft add table ip t; nft add chain ip t c '{ type nat hook prerouting priority -100; }';"
-        "nft add rule ip t c ip daddr 10.96.0.10 dnat to numgen random mod 2 map"
-        " '{ 0 : 10.2.0.2, 1 : 10.2.0.3 }'",
+        (
+            "nft add table ip t; nft add chain ip t c '{ type nat hook prerouting priority -100; }';"
+            "nft add rule ip t c ip daddr 10.96.0.10 dnat to numgen random mod 2 map"
+            " '{ 0 : 10.2.0.2, 1 : 10.2.0.3 }'"
+        ),
         ("10.2.0.2", "10.2.0.3"),
     ),
 ]
@@ -222,6 +242,6 @@ def test_where_a_service_leads(rules: str, targets: tuple[str, ...]) -> None:
 
 
 @private
-def test_legacy_is_not_asked_when_the_kernel_has_none_of_it(tmp_path: object) -> None:
+def test_legacy_is_not_asked_when_the_kernel_has_none_of_it() -> None:
     read()
     assert not sh("cat /proc/net/ip_tables_names")
