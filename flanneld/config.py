@@ -8,6 +8,7 @@ is inside ``Backend`` beside its type is for the backend to read.
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import (
     AddressValueError,
@@ -20,7 +21,7 @@ from ipaddress import (
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 DEFAULT_BACKEND = "udp"  # of a configuration without `Backend`
 _MISSING: Any = object()
@@ -30,6 +31,16 @@ Network = TypeVar("Network", IPv4Network, IPv6Network)
 
 class ConfigError(ValueError):
     """The configuration is wrong; ``str`` names the key, the value and what is expected."""
+
+
+@contextmanager
+def blamed(source: str) -> Iterator[None]:
+    """Name where a configuration is from in what is found wrong with it."""
+    try:
+        yield
+    except ConfigError as error:
+        said = str(error)
+        raise ConfigError(said if source in said else f"{source}: {said}") from None
 
 
 @dataclass(frozen=True, slots=True)

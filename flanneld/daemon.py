@@ -12,12 +12,13 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flanneld import files, joining, node, state, subnet_env
+from flanneld import agreement, files, joining, node, state, subnet_env
 from flanneld.backend.registry import backend_for
-from flanneld.config import ConfigError
+from flanneld.config import ConfigError, blamed
 from flanneld.dataplane import DataPlane
 from flanneld.examiner import Examiner
 from flanneld.external import ExternalError
+from flanneld.flags import UsageError
 from flanneld.kernel.events import Events
 from flanneld.kernel.reconciler import Reconciler
 from flanneld.metrics import Metrics
@@ -39,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 30.0  # events come first: this is for what none of them has told
 _EXAMINE_S = 5.0
+_CONF_S = 30.0
 _RULES_FIRST_S = 2.0  # so long the first pods wait for the traffic rules; others may hold the lock
 
 
@@ -71,7 +73,8 @@ class Daemon:
 
     async def _serve_network(self) -> None:
         conf = await patiently("the network's configuration", self._manager.config, self._failed)
-        self._backend = backend_for(conf)
+        with blamed(self._manager.source):
+            self._backend = backend_for(conf)
         self._node = await joining.join(
             self._options,
             conf,
@@ -127,6 +130,7 @@ class Daemon:
                 tasks.create_task(every(TICK_S, self._look, stirred), name="node")
                 tasks.create_task(every(TICK_S, tick), name="tick")
                 tasks.create_task(every(_EXAMINE_S, examine), name="way")
+                tasks.create_task(every(_CONF_S, self._compare_conf), name="configuration")
         finally:
             events.close()
             await plane.close()
@@ -199,6 +203,29 @@ class Daemon:
     async def _keep_rules(self) -> None:
         await self._rules.keep(self._node)
         self._passed()
+
+    async def _compare_conf(self) -> None:
+        """See whether nodes that start now agree with this one."""
+        source, conf = self._manager.source, self._node.conf
+        blocking, others = [], []
+        try:
+            new = await self._manager.config()
+            with blamed(source):
+                broken, changed = agreement.broken(conf, new), agreement.changed(conf, new)
+        except StoreError:
+            return  # whoever watches the leases tells
+        except (ConfigError, UsageError) as error:
+            others.append(f"no node could start now: {error}")
+        else:
+            since = f"the network's configuration, {source}, has changed since this daemon started"
+            if broken:
+                blocking.append(
+                    f"{since}: {'; '.join(broken)}. Nodes that have started since and this one do"
+                    " not reach each other: restart flanneld on every node"
+                )
+            if changed:
+                others.append(f"{since}: {'; '.join(changed)}. It counts from the next start on")
+        self._readiness.report("conf", blocking, others)
 
     # ----------------------------------------------------------------------------------- outcome
 

@@ -61,6 +61,7 @@ class TrafficKeeper:
         self._metrics = metrics
         self._readiness = readiness
         self._repairs = Digest(_say)
+        self._programs = system(self._waits)
         self._lease: Lease | None = None
         self._rules: Rules | None = None
         self._warnings: list[str] = []
@@ -98,11 +99,15 @@ class TrafficKeeper:
                 traffic(node.conf, node.lease, self._settings),
                 nftables=node.conf.nftables,
                 previous=self._previous,
+                programs=self._programs,
             )
         return self._rules
 
     async def _look_at_bridges(self, node: Node) -> None:
-        self._warnings = await bridge_netfilter.ensure(node.versions, system())
+        self._warnings = await bridge_netfilter.ensure(node.versions, self._programs)
+
+    def _waits(self, what: str) -> None:
+        self._readiness.report("rules", [f"the traffic rules are not right yet: {what}"])
 
 
 def _say(faults: Mapping[str, int], seconds: float) -> None:

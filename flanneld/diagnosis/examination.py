@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from flanneld.desired import is_inside
 from flanneld.diagnosis import near, passage, pods
 from flanneld.diagnosis.leg import Follower
 from flanneld.diagnosis.subject import public_ip, subnet_of
 from flanneld.firewall.packet import Packet
-from flanneld.kernel import forwarding
+from flanneld.kernel import forwarding, underlay
 from flanneld.kernel.connections import overflow
 from flanneld.readiness import stamp
 from netlink.handle import Handle
@@ -87,7 +88,8 @@ class _Looking:
         link = pods.find(self._follower.handle, subnet, subject.known)
         trouble = near.trouble(link, subnet, subject.known)
         self.blocking += [] if trouble is None else [str(trouble)]
-        self.blocking += self._own_address(version)
+        self.blocking += self._uplink(version)
+        self.blocking += self._longer(version)
         self._switches(version, link)
         if link.link is not None:
             self.link = link.link.name
@@ -95,20 +97,31 @@ class _Looking:
             for way in _ways(subject, version):
                 self._follow(way, subnet, link)
 
-    def _own_address(self, version: int) -> Iterator[str]:
-        """See whether the address that the tunnel starts at is still there."""
-        external = self._subject.external
-        address = self._subject.address(version)
-        link = self._follower.handle.get_link(external.name)
-        if link is None or not link.is_up:
-            state = "is down" if link is not None else "does not exist"
-            yield f"the external interface {external.name} {state}: no other node is reached"
-        elif address is not None and pods.local_link(self._follower.handle, address) is None:
-            yield (
-                f"{external.name} has lost this node's address {address}: what other nodes send"
-                f" does not arrive; ip address add {address} dev {external.name}, or restart the"
-                " network manager"
-            )
+    def _uplink(self, version: int) -> Iterator[str]:
+        external, address = self._subject.external, self._subject.address(version)
+        own = pods.uplink(self._follower.handle, external.name, address)
+        step = near.uplink(external, address, own)
+        if not step.is_ok:
+            yield str(step)
+
+    def _longer(self, version: int) -> Iterator[str]:
+        """Find routes of others for a part of a peer's subnet: they come before the daemon's."""
+        network = self._subject.network(version)
+        inside = [
+            entry
+            for entry in underlay.routes(self._follower.handle, version)
+            if network is not None and is_inside(entry.destination, (network,))
+        ]
+        subnets = {subnet_of(lease, version) for lease in self._subject.peers} if inside else set()
+        for entry in inside:
+            longer = range(entry.destination.prefixlen)
+            wider = {entry.destination.supernet(new_prefix=length) for length in longer}
+            for subnet in wider & subnets:
+                taken = self._follower.take(entry.destination[0])
+                yield (
+                    f"packets to {entry.destination}, a part of {subnet}, take another route:"
+                    f" {taken.text or taken.refusal}. Remove it, if it is not wanted"
+                )
 
     def _switches(self, version: int, link: PodsLink) -> None:
         """See whether the node passes packets on, before and after the first pod."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flanneld.diagnosis.leg import Course, Leg, Taken
     from flanneld.diagnosis.node import View
     from flanneld.diagnosis.paths import PeerPath
-    from flanneld.diagnosis.pods import PodsLink
+    from flanneld.diagnosis.pods import PodsLink, Uplink
     from flanneld.firewall.chains import Firewall
     from flanneld.lease import Lease
 
@@ -80,6 +80,7 @@ class Facts:
     view: View
     is_on: bool | None
     link: PodsLink
+    uplink: Uplink
     routes: Mapping[AnyAddress, Taken]
     out: Leg | None = None
     back: Leg | None = None
@@ -139,6 +140,11 @@ class _Gathering:
             tunnels=tuple(self._tunnels(ends)),
             endpoints=translations(firewall, "prerouting", asked),
             unknown=firewall.unknown,
+            uplink=pods.uplink(
+                self._follower.handle,
+                self._view.subject.external.name,
+                self._view.subject.address(version),
+            ),
             filters_bridge=_filters_bridge(version),
         )
 

@@ -56,9 +56,9 @@ class Leg:
     """What becomes of a packet.
 
     ``packet`` is as it is in the end; ``taken`` None if the route was not asked for.  ``switch`` is
-    the setting that keeps it from being passed on, ``reverse`` the one that wants it to have come
-    by the link that leads back, which is ``back``.  ``rules`` are the unusual rules of policy
-    routing that apply to it.
+    the setting that keeps it from being passed on, ``reverse`` the one by which it is refused: it
+    has not come by the link that leads back, which is ``back``, as far as that is known.  ``rules``
+    are the unusual rules of policy routing that apply to it.
     """
 
     course: Course
@@ -136,11 +136,17 @@ class Follower:
         switch = forwarding.obstacle(version, iif) if leg.course == "through" else ""
         if version == 6:
             return replace(leg, switch=switch)
-        reverse, back = forwarding.filters_reverse_path(iif), ""
-        if reverse and leg.taken is not None and leg.taken.errno:
+        reverse = back = ""
+        if leg.taken is not None and leg.taken.errno and self._is_known(leg):
+            reverse = forwarding.filters_reverse_path(iif)
             link = self.take(leg.source).link
             back = link.name if link is not None else ""
         return replace(leg, switch=switch, reverse=reverse, back=back)
+
+    def _is_known(self, leg: Leg) -> bool:
+        """Whether the target has a route for packets that have come by no link."""
+        refused = any(rule.refuses for rule in leg.rules)
+        return not refused and not self.take(leg.target).errno
 
 
 def _pass(firewall: Firewall, hooks: Iterable[str], packet: Packet) -> Verdict:

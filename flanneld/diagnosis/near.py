@@ -10,9 +10,10 @@ from flanneld.diagnosis.subject import public_ip
 from flanneld.kernel.forwarding import SWITCH
 
 if TYPE_CHECKING:
-    from flanneld.desired import AnyNetwork
+    from flanneld.backend.base import External
+    from flanneld.desired import AnyAddress, AnyNetwork
     from flanneld.diagnosis.facts import Facts, Place
-    from flanneld.diagnosis.pods import PodsLink
+    from flanneld.diagnosis.pods import PodsLink, Uplink
 
 
 def ends(facts: Facts) -> Step:
@@ -41,6 +42,27 @@ def _described(place: Place) -> str:
         "node": f"the node of {place.lease.key if place.lease is not None else ''} itself",
         "elsewhere": "no pod's and no node's of this network",
     }[place.kind]
+
+
+def uplink(external: External, address: AnyAddress | None, own: Uplink) -> Step:
+    """The external interface is up, and has this node's address."""
+    name = external.name
+    if own.link is None or not own.link.is_up:
+        state = "is down" if own.link is not None else "does not exist"
+        return Step(
+            "uplink",
+            False,
+            f"the external interface {name} {state}: no other node is reached",
+            "bring it up; the daemon follows by itself",
+        )
+    if address is not None and not own.has_address:
+        return Step(
+            "uplink",
+            False,
+            f"{name} has lost this node's address {address}: what other nodes send does not arrive",
+            f"ip address add {address} dev {name}, or restart the network manager",
+        )
+    return Step("uplink", True, f"{name} is up, and has {address}")
 
 
 def trouble(found: PodsLink, subnet: AnyNetwork, known: str) -> Step | None:

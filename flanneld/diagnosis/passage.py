@@ -91,12 +91,13 @@ def into_tunnel(address: object, route: str) -> Step:
 def _refused(leg: Leg) -> Step:
     taken = leg.taken
     number = 0 if taken is None else taken.errno
-    if number in _UNCLEAR and leg.reverse and leg.back != leg.packet.iif:
+    if number in _UNCLEAR and leg.reverse:
+        back = f" ({leg.back} does)" if leg.back and leg.back != leg.packet.iif else ""
         return Step(
             "route",
             False,
-            f"{leg.reverse} is on, and {leg.source} is reached by {leg.back or 'no link'}, not by"
-            f" {leg.packet.iif}: what comes from there is dropped",
+            f"{leg.reverse} is on, and {leg.packet.iif} does not lead back to {leg.source}{back}:"
+            f" {_what(leg)} is dropped{_by(leg)}",
             f"sysctl -w net.ipv4.conf.{leg.packet.iif}.rp_filter=2, or mend the route to"
             f" {leg.source}",
         )

@@ -36,6 +36,20 @@ class PodsLink:
     orphans: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """The external interface as it is, None if it is gone; has it this node's address."""
+
+    link: Link | None = None
+    has_address: bool = False
+
+
+def uplink(handle: Handle, name: str, address: AnyAddress | None) -> Uplink:
+    """Look at the external interface. OSError."""
+    held = address is not None and local_link(handle, address) is not None
+    return Uplink(handle.get_link(name), held)
+
+
 def find(handle: Handle, subnet: AnyNetwork, known: str = "") -> PodsLink:
     """Find it; ``known`` is the name that it had before, if that is known. OSError."""
     holder = local_link(handle, subnet[1])

@@ -40,6 +40,10 @@ def _steps(facts: Facts) -> Iterator[Step]:
         return
     if not (source.kind == "host" or target.kind == "host"):
         yield near.forwarding(facts)
+    if "peer" in {source.kind, target.kind}:
+        subject = facts.view.subject
+        own = subject.address(source.address.version)
+        yield near.uplink(subject.external, own, facts.uplink)
     for start, end, leg in ((source, target, facts.out), (target, source, facts.back)):
         yield from _arrival(facts, start)
         yield from _crossing(facts, end, leg)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flanneld.firewall import listed, saved
 from flanneld.firewall.chains import Firewall
-from flanneld.rules import generation, kinds
+from flanneld.rules import generation, kinds, legacy
 from flanneld.rules.programs import RulesError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class _Reading:
 
     async def legacy(self) -> None:
         for version in (4, 6):
-            present = [name for name in kinds.legacy_tables(version) if name in self._names]
+            present = [name for name in legacy.tables(version) if name in self._names]
             if not present:
                 continue
             command = await kinds.command(self._programs, version, "legacy")

@@ -56,6 +56,11 @@ class Rule:
         return holds != self.inverted and not self.narrow
 
     @property
+    def refuses(self) -> bool:
+        """Whether the rule itself is the end of a packet."""
+        return self.action in _ACTIONS and _ACTIONS[self.action] != "nop"
+
+    @property
     def is_usual(self) -> bool:
         """Whether every node has such a rule: all packets, the tables local, main and default."""
         everything = self.source.prefixlen == self.target.prefixlen == 0

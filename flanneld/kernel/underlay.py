@@ -14,6 +14,8 @@ from netlink.inet import AF, RTA_DST, RTM_GETROUTE
 from netlink.nlmsg import NLM_F_REQUEST, Message, NetlinkError, attr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flanneld.desired import AnyAddress, AnyNetwork
 
 _RTM_F_FIB_MATCH = 0x2000
@@ -46,12 +48,18 @@ def _onlink(handle: Handle, index: int) -> tuple[AnyNetwork, ...]:
     return tuple(
         entry.destination
         for version in (4, 6)
-        for protocol in _OF_INTERFACES
-        for message in handle.dump_of(entries.dump_routes(version, protocol))
-        if (entry := entries.decode_route(message)) is not None
-        and (entry.protocol, entry.hop.ifindex) == (protocol, index)
-        and entry.hop.gateway is None
+        for entry in routes(handle, version)
+        if entry.hop.ifindex == index and entry.hop.gateway is None
     )
+
+
+def routes(handle: Handle, version: int) -> Iterator[entries.RouteEntry]:
+    """Dump the main table's routes of a family that no routing daemon has made. OSError."""
+    for protocol in _OF_INTERFACES:
+        for message in handle.dump_of(entries.dump_routes(version, protocol)):
+            entry = entries.decode_route(message)
+            if entry is not None and entry.protocol == protocol:
+                yield entry
 
 
 def ask(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from flanneld.rules import saved
+from flanneld.rules import kinds, saved
 from flanneld.rules.programs import RulesError
 
 if TYPE_CHECKING:
@@ -19,23 +19,21 @@ if TYPE_CHECKING:
     from flanneld.rules.programs import Programs
     from flanneld.rules.texts import Traffic
 
-PROGRAM = {4: "iptables", 6: "ip6tables"}
 _LOCK_S = "30"  # how long iptables-restore waits for the xtables lock
 _ATTEMPTS = 4  # another program may change a table between our look and our write
 _FULLY_RANDOM_SINCE = (1, 6, 2)
 
 
 class Iptables:
-    """One family's rules."""
+    """One family's rules, by the node's own iptables."""
 
     def __init__(self, version: int, programs: Programs) -> None:
         self.version = version
-        self._program = PROGRAM[version]
+        self._program = kinds.PROGRAM[version]
         self._programs = programs
         self._version = ""
 
-    @property
-    def installed(self) -> bool:
+    async def is_there(self) -> bool:
         """Whether the programs for this family are there at all."""
         return self._programs.has(f"{self._program}-restore")
 
@@ -43,16 +41,12 @@ class Iptables:
         """Whether this iptables has ``--random-fully``."""
         return knows_fully_random(await self._printed_version())
 
-    async def is_counted(self) -> bool:
-        """Whether the kernel counts this iptables' changes (``generation``)."""
-        return "nf_tables" in await self._printed_version()
-
     async def _printed_version(self) -> str:
         if not self._version:
             self._version = (await self._programs.run([self._program, "--version"])).output
         return self._version
 
-    async def faults(self, traffic: Traffic, ours: Sequence[AnyNetwork]) -> list[str]:
+    async def faults(self, traffic: Traffic | None, ours: Sequence[AnyNetwork]) -> list[str]:
         """Say what is wrong, one sentence each."""
         return self._sentences(saved.plan(await self._read(), traffic, ours).faults)
 
@@ -91,6 +85,26 @@ class Iptables:
 
     def _sentences(self, faults: Sequence[str]) -> list[str]:
         return [f"{self._program}: {fault}" for fault in faults]
+
+
+class Opposite(Iptables):
+    """One family's rules of the kind that the node's iptables is not."""
+
+    async def is_there(self) -> bool:
+        """Whether there are rules of that kind; RulesError if they cannot be looked at."""
+        found = await kinds.opposite(self._programs, self.version)
+        if found is None:
+            return False
+        kind, command = found
+        if command is None:
+            if kind == "nf_tables":  # then nft shows them, or there never was such an iptables
+                return False
+            raise RulesError(
+                f"the kernel has tables of iptables-legacy, and {self._program}-legacy is not"
+                " installed: whether rules of an earlier flannel are in them is not known"
+            )
+        self._program = command
+        return True
 
 
 def knows_fully_random(printed: str) -> bool:

@@ -7,8 +7,9 @@ first.  Distributions name both (``iptables-legacy``, ``iptables-nft``), or have
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from flanneld.rules import generation, legacy
 
 if TYPE_CHECKING:
     from flanneld.rules.programs import Programs
@@ -17,20 +18,28 @@ Kind = Literal["legacy", "nf_tables"]
 
 PROGRAM = {4: "iptables", 6: "ip6tables"}
 _SUFFIX: dict[Kind, str] = {"legacy": "legacy", "nf_tables": "nft"}
-_LEGACY_TABLES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
-
-
-def legacy_tables(version: int) -> list[str]:
-    """Name the tables of iptables-legacy that this network namespace has; [] if none."""
-    try:
-        return Path(_LEGACY_TABLES[version]).read_text().split()
-    except OSError:
-        return []
 
 
 def kind_of(printed: str) -> Kind:
     """Read ``iptables --version``: ``iptables v1.8.9 (nf_tables)``; before 1.8 all are legacy."""
     return "nf_tables" if re.search(r"\(nf_tables\)", printed) else "legacy"
+
+
+async def opposite(programs: Programs, version: int) -> tuple[Kind, str | None] | None:
+    """Give the kind that ``iptables`` is not, if this node may have rules of it; and its program.
+
+    None if there are none: nothing has to be looked at, and no module of the kernel is loaded.
+    """
+    plain = PROGRAM[version]
+    kind: Kind = "legacy"
+    if programs.has(plain):
+        printed = (await programs.run([plain, "--version"])).output
+        kind = "nf_tables" if kind_of(printed) == "legacy" else "legacy"
+    if kind == "legacy" and not legacy.tables(version):
+        return None
+    if kind == "nf_tables" and not generation.current():
+        return None
+    return kind, await command(programs, version, kind)
 
 
 async def command(programs: Programs, version: int, kind: Kind) -> str | None:

@@ -12,9 +12,9 @@ import os
 import socket
 import struct
 from hashlib import blake2b
+from pathlib import Path
 
-from flanneld.rules.kinds import legacy_tables
-
+_NAMES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 _GET_INFO, _GET_ENTRIES = 64, 65  # IPT_BASE_CTL, IPT_BASE_CTL + 1, in both families
 _NAME = 32
 _INFO = struct.Struct(f"={_NAME}sI5I5III")  # name, hooks, entries, underflows, number, size
@@ -27,23 +27,34 @@ _BEFORE_OFFSETS = {4: 88, 6: 140}  # struct ipt_ip, ip6t_ip6, and nfcache
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def tables(version: int) -> list[str]:
+    """Name the tables of a family that this network namespace has; [] if none.
+
+    Asking for a table that is not there would load its module.
+    """
+    try:
+        return sorted(Path(_NAMES[version]).read_text().split())
+    except OSError:
+        return []
+
+
 def sizes(version: int) -> dict[str, tuple[int, int]]:
     """Give the number of entries of each table of a family, and their bytes; OSError."""
-    tables = legacy_tables(version)
-    if not tables:
+    names = tables(version)
+    if not names:
         return {}
     with _socket(version) as asking:
-        return {table: _size(asking, version, table) for table in tables}
+        return {table: _size(asking, version, table) for table in names}
 
 
 def fingerprint(version: int) -> bytes:
     """Hash all tables of a family that this network namespace has; OSError."""
-    tables = sorted(legacy_tables(version))
-    if not tables:
+    names = tables(version)
+    if not names:
         return b""
     digest = blake2b(digest_size=16)
     with _socket(version) as asking:
-        for table in tables:
+        for table in names:
             digest.update(table.encode())
             digest.update(_entries(asking, version, table))
     return digest.digest()
@@ -78,7 +89,7 @@ def without_counters(entries: bytearray, version: int) -> bytes:
         if at + counters + _COUNTERS > len(entries):
             raise ValueError(f"an entry of iptables is cut short at {at} of {len(entries)} bytes")
         _, length = _NEXT.unpack_from(entries, at + before)
-        if length < counters + _COUNTERS:
+        if not counters + _COUNTERS <= length <= len(entries) - at:
             raise ValueError(f"an entry of iptables has {length} bytes")
         entries[at + counters : at + counters + _COUNTERS] = zeros
         at += length

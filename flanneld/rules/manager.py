@@ -7,11 +7,12 @@ that no packet meets neither.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flanneld.rules import generation
-from flanneld.rules.iptables import Iptables
+from flanneld.rules.generation import Watch
+from flanneld.rules.iptables import Iptables, Opposite
 from flanneld.rules.nftables import Nftables
 from flanneld.rules.programs import RulesError, system
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _VERSIONS = (4, 6)
+_OTHERS_S = 60.0  # the filters that are not in use are looked at again so long after
+Filter = Iptables | Nftables
 
 
 class Rules:
@@ -47,29 +50,37 @@ class Rules:
         self._programs = programs or system()
         self._traffic = {item.version: item for item in traffic}
         self._ours = (*(item.network for item in self._traffic.values()), *previous)
-        kinds = (Nftables, Iptables) if nftables else (Iptables, Nftables)
-        self._chosen, self._other = (
-            {version: kind(version, self._programs) for version in _VERSIONS} for kind in kinds
-        )
-        self._settled = False
-        self._seen: int | None = None  # the generation at which all was right
+        kinds: list[type[Nftables | Iptables]] = [Iptables, Nftables]
+        chosen, other = reversed(kinds) if nftables else kinds
+        self._chosen: dict[int, Filter] = {
+            version: chosen(version, self._programs) for version in _VERSIONS
+        }
+        self._others: list[Filter] = [
+            kind(version, self._programs) for kind in (other, Opposite) for version in _VERSIONS
+        ]
+        self._watch = Watch()
+        self._seen: object = None  # the token at which all was right
+        self._unlooked = True  # whether the others' rules may have changed since they were seen
+        self._until = 0.0
+        self._unseen: tuple[str, ...] = ()
 
     async def ensure(self) -> list[str]:
         """Make the rules right, and say what was wrong, one sentence each.
 
-        Right rules are read, not written, and not even read while the kernel counts no change of
-        anybody's.  The first time, all that an earlier run with another configuration left behind
-        is removed too.
+        Right rules are read, not written, and not even read while nobody has changed anything.
+        What an earlier run with another configuration left behind, or an older flannel, is removed
+        too: wherever it is, it would masquerade pods' packets.
         """
-        now = await self._generation()
-        if now is not None and now == self._seen:
-            return []
-        repaired, errors = await _try_each(map(self._ensure, self._traffic.values()))
-        if errors:
-            raise RulesError("; ".join(errors))
-        if not self._settled:
+        repaired: list[str] = []
+        now = self._watch.token()
+        if now is None or now != self._seen:
+            self._unlooked = True
+            repaired, errors = await _try_each(map(self._ensure, self._traffic.values()))
+            if errors:
+                raise RulesError("; ".join(errors))
+        if self._unlooked and time.monotonic() >= self._until:
             repaired += await self._remove_left_behind()
-            self._settled = True
+            self._unlooked, self._until = False, time.monotonic() + _OTHERS_S
         self._seen = None if repaired else now
         return repaired
 
@@ -79,13 +90,24 @@ class Rules:
 
     async def check(self) -> list[str]:
         """Say what is wrong, one sentence each; writes nothing."""
-        return [
+        faults = [
             fault
             for version, traffic in self._traffic.items()
             for fault in await self._chosen[version].faults(
                 await self._supported(traffic), self._ours
             )
         ]
+        left, errors = await _try_each(self._left_in(one) for one in self._unused)
+        return [*faults, *left, *errors]
+
+    async def _left_in(self, one: Filter) -> list[str]:
+        return await one.faults(None, self._ours) if await one.is_there() else []
+
+    @property
+    def _unused(self) -> list[Filter]:
+        """The other filters, and the families that the network has no more."""
+        gone = [self._chosen[version] for version in _VERSIONS if version not in self._traffic]
+        return [*self._others, *gone]
 
     async def remove(self) -> list[str]:
         """Take every rule, chain and table of ours away, of both filters; name what there was.
@@ -93,37 +115,31 @@ class Rules:
         Rules of another daemon's network stay, with the chains that they are in.  Whatever cannot
         be taken away, all else is; then RulesError says what was not.
         """
-        filters = [*self._chosen.values(), *self._other.values()]
-        removed, errors = await _try_each(
-            one.remove(self._ours) for one in filters if one.installed
-        )
+        filters = [*self._chosen.values(), *self._others]
+        removed, errors = await _try_each(self._removed_from(one) for one in filters)
         if errors:
             also = f" (removed: {', '.join(removed)})" if removed else ""
             raise RulesError("; ".join(errors) + also)
         return removed
 
-    async def _generation(self) -> int | None:
-        """Give the number of the packet filter's last change, if every change is counted."""
-        for version in self._traffic:
-            if not await self._chosen[version].is_counted():
-                return None
-        return generation.current()
+    async def _removed_from(self, one: Filter) -> list[str]:
+        return await one.remove(self._ours) if await one.is_there() else []
 
     async def _remove_left_behind(self) -> list[str]:
-        """Clear the other filter, and the family that the network has no more.
+        """Clear the other filters, and the family that the network has no more.
 
         A filter that is not installed cannot have written anything here; of one that does not work,
         on a kernel without IPv6 say, it is not known, and no reason to do without rules.
         """
-        unused = [self._chosen[version] for version in _VERSIONS if version not in self._traffic]
-        removed, errors = await _try_each(
-            one.ensure(None, self._ours)
-            for one in (*self._other.values(), *unused)
-            if one.installed
-        )
+        removed, errors = await _try_each(self._cleared(one) for one in self._unused)
         for error in errors:
-            _log.warning("rules of an earlier run, if there are any, stay: %s", error)
+            if error not in self._unseen:
+                _log.warning("rules of an earlier run, if there are any, stay: %s", error)
+        self._unseen = tuple(errors)
         return removed
+
+    async def _cleared(self, one: Filter) -> list[str]:
+        return await one.ensure(None, self._ours) if await one.is_there() else []
 
     async def _supported(self, traffic: Traffic) -> Traffic:
         """Leave out what this iptables does not know."""

@@ -27,16 +27,11 @@ class Nftables:
         self._where = f"{texts.FAMILY[version]} {texts.TABLE[version]}"
         self._programs = programs
 
-    @property
-    def installed(self) -> bool:
+    async def is_there(self) -> bool:
         """Whether there is the program."""
         return self._programs.has("nft")
 
-    async def is_counted(self) -> bool:
-        """Whether the kernel counts changes (``generation``)."""
-        return True
-
-    async def faults(self, traffic: Traffic, ours: Sequence[AnyNetwork]) -> list[str]:
+    async def faults(self, traffic: Traffic | None, ours: Sequence[AnyNetwork]) -> list[str]:
         """Say what is wrong, one sentence each."""
         return self._faults(await self._read(), traffic, ours)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from flanneld.desired import AnyNetwork
 
-_MULTICAST = {ip_network("224.0.0.0/4"), ip_network("ff00::/8")}  # every daemon's rules have it
+MULTICAST = {ip_network("224.0.0.0/4"), ip_network("ff00::/8")}  # every daemon's rules have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,12 @@ def part(
 
 
 def _is_of_another(named: Iterable[AnyNetwork], ours: Sequence[AnyNetwork]) -> bool:
-    kept = [network for network in named if network not in _MULTICAST]
-    return bool(kept) and not any(_overlap(network, own) for network in kept for own in ours)
+    kept = [network for network in named if network not in MULTICAST]
+    return bool(kept) and not any(overlaps(network, own) for network in kept for own in ours)
 
 
-def _overlap(one: AnyNetwork, other: AnyNetwork) -> bool:
+def overlaps(one: AnyNetwork, other: AnyNetwork) -> bool:
+    """Whether one network is inside the other."""
     return is_inside(one, (other,)) or is_inside(other, (one,))
 
 

@@ -11,10 +11,13 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flanneld.rules import xtables_lock
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
+SLOW_S = 2.0
 _TIMEOUT_S = 60.0  # longer than the programs themselves wait for the xtables lock
 
 
@@ -32,11 +35,17 @@ class Completed:
 
 
 class Programs:
-    """The programs of one search path (as PATH spells it); they print in English."""
+    """The programs of one search path (as PATH spells it); they print in English.
 
-    def __init__(self, path: str) -> None:
+    ``slow`` is told of each that has not ended after SLOW_S, and why if that can be seen.
+    """
+
+    def __init__(self, path: str, slow: Callable[[str], None] | None = None) -> None:
         self.path = path
+        self._slow = slow
         self._environ = {"PATH": path, "LC_ALL": "C"}
+        if lock := os.environ.get(xtables_lock.VARIABLE):
+            self._environ[xtables_lock.VARIABLE] = lock
 
     def has(self, name: str) -> bool:
         """Whether there is such a program."""
@@ -61,12 +70,14 @@ class Programs:
             )
         except OSError as error:  # no memory, no descriptors: another look may succeed
             raise RulesError(f"run {found}: {error.strerror}") from error
+        telling = asyncio.get_running_loop().call_later(SLOW_S, self._tell, argv[0])
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 output, complaint = await process.communicate(text.encode())
         except TimeoutError as error:
             raise RulesError(f"{argv[0]} did not end within {_TIMEOUT_S:g} s") from error
         finally:
+            telling.cancel()
             if process.returncode is None:
                 process.kill()
                 await process.wait()
@@ -76,8 +87,13 @@ class Programs:
             complaint.decode("utf-8", "replace").strip(),
         )
 
+    def _tell(self, name: str) -> None:
+        if self._slow is not None:
+            why = xtables_lock.holder() or "the machine or its packet filter is slow"
+            self._slow(f"waiting for {name}: {why}")
 
-def system() -> Programs:
+
+def system(slow: Callable[[str], None] | None = None) -> Programs:
     """Take this process's own PATH, and where systems keep such programs."""
     own = os.environ.get("PATH", "")
-    return Programs(f"{own}:{_SYSTEM}" if own else _SYSTEM)
+    return Programs(f"{own}:{_SYSTEM}" if own else _SYSTEM, slow)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from flanneld.rules import texts
+from flanneld.rules import older, texts
 from flanneld.rules.ownership import Rule, compared, part
 
 if TYPE_CHECKING:
@@ -123,13 +123,17 @@ def plan(
     tables: Mapping[str, Sequence[str]], traffic: texts.Traffic | None, ours: Sequence[AnyNetwork]
 ) -> Plan:
     """Say what is wrong with the chains, and write the input that makes them right."""
-    sentences, lines = [], {}
+    sentences: list[str] = []
+    lines: dict[str, list[str]] = {}
     for chain in texts.CHAINS:
         found, wanted = find(chain, tables), texts.iptables_rules(traffic, chain)
         wrong = faults(chain, found, wanted, ours)
         if wrong:
             sentences += wrong
             lines[chain.table] = repair(chain, found, wanted, ours)
+    for table, line in older.find(tables, ours):
+        sentences.append(f"table {table} has a rule of an older flannel: {line}")
+        lines.setdefault(table, []).extend(_deleted([line]))
     return Plan(tuple(sentences), _transaction(lines))
 
 
@@ -141,6 +145,7 @@ def plan_removal(tables: Mapping[str, Sequence[str]], ours: Sequence[AnyNetwork]
         if faults(chain, found, (), ours):
             _, others = part(found.rules, (), ours)
             named.append(f"{'our rules of ' if others else ''}{_place(chain)}")
+    named += (f"in table {table}: {line}" for table, line in older.find(tables, ours))
     return Plan(tuple(named), plan(tables, None, ours).text)
 
 

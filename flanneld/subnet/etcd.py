@@ -48,6 +48,7 @@ class Etcd:
             _log.warning("connecting to etcd with http. This is insecure")
         self._client = Client(endpoints, tls, options.etcd_username, options.etcd_password)
         self._keys = Keyspace(self._client, options.etcd_prefix)
+        self.source = f"key {self._keys.config_key} of etcd at {', '.join(map(str, endpoints))}"
         self._renewal_s = min(RENEWAL_S, TTL_S - 60.0 * options.subnet_lease_renew_margin)
         self._dice = Random()  # noqa: S311 - no secret
         self._held: Lease | None = None
@@ -57,7 +58,9 @@ class Etcd:
 
     async def config(self) -> NetConf:
         """Read the configuration."""
-        return config.parse(await self._keys.config())
+        text = await self._keys.config()
+        with config.blamed(self.source):
+            return config.parse(text)
 
     async def own(self, attributes: Attributes) -> Lease | None:
         """Find the lease that names this node."""

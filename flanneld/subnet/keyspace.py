@@ -36,16 +36,18 @@ class Keyspace:
 
     def __init__(self, client: Client, prefix: str) -> None:
         self._client = client
-        self._config = posixpath.join(prefix, "config")
+        self.config_key = posixpath.join(prefix, "config")
         self._subnets = posixpath.join(prefix, "subnets") + "/"
         self._end = prefix_range_end(self._subnets)
 
     async def config(self) -> str:
         """Read the network's configuration."""
-        answer = await self._client.call(lambda etcd: etcd.kv.get(self._config, timeout=TIMEOUT_S))
+        answer = await self._client.call(
+            lambda etcd: etcd.kv.get(self.config_key, timeout=TIMEOUT_S)
+        )
         if not answer.kvs:
             raise StoreError(
-                f"etcd has no key {self._config}: put the network's configuration there,"
+                f"etcd has no key {self.config_key}: put the network's configuration there,"
                 " or name its folder with --etcd-prefix"
             )
         text: str = answer.kvs[0].value.decode(errors="replace")

@@ -34,16 +34,26 @@ _log = logging.getLogger(__name__)
 class Local:
     """``manager.Manager`` on files, for a network whose configuration is given."""
 
-    def __init__(self, conf: NetConf, folder: str, peers: str = "") -> None:
+    def __init__(
+        self,
+        conf: NetConf,
+        folder: str,
+        peers: str = "",
+        *,
+        source: str = "",
+        again: Callable[[], NetConf] | None = None,
+    ) -> None:
         self._conf = conf
+        self._again = again or (lambda: conf)
+        self.source = source
         self._leases = os.path.join(folder, "leases.json")
         self._lock = os.path.join(folder, "lock")
         self._peers = peers
         self._held: Lease | None = None
 
     async def config(self) -> NetConf:
-        """Give the configuration that was given."""
-        return self._conf
+        """Read the configuration that was given; OSError, UsageError if it is gone."""
+        return self._again()
 
     async def own(self, attributes: Attributes) -> Lease | None:
         """Find the lease that names this node."""

@@ -30,6 +30,8 @@ class Exhausted(Exception):
 class Manager(Protocol):
     """A store of leases.  Every call is bounded in time; StoreError if it can be tried again."""
 
+    source: str  # where the network's configuration is, for people
+
     async def config(self) -> NetConf:
         """Give the network's configuration; ``config.ConfigError`` if it is wrong."""
         ...

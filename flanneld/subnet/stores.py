@@ -10,6 +10,7 @@ from flanneld import config
 from flanneld.flags import UsageError
 
 if TYPE_CHECKING:
+    from flanneld.config import NetConf
     from flanneld.options import Options
     from flanneld.subnet.manager import Manager
 
@@ -20,7 +21,13 @@ def store(options: Options) -> Manager:
         from flanneld.subnet.local import Local
 
         folder = str(Path(options.data_dir, "local"))
-        return Local(config.parse(local_conf(options)), folder, options.peers)
+        source = "--network" if options.network else options.net_config_path
+
+        def read() -> NetConf:
+            with config.blamed(source):
+                return config.parse(local_conf(options))
+
+        return Local(read(), folder, options.peers, source=source, again=read)
     from flanneld.subnet.etcd import Etcd
 
     return Etcd(options)

@@ -142,7 +142,38 @@ class Node:
         """The address of the vxlan device: the first of the node's subnet."""
         return self.env["FLANNEL_SUBNET"].removesuffix(".1/24") + ".0"
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the program beside the daemon."""
+        files = ("--subnet-file", str(self.subnet_file))
+        argv = ["ip", "netns", "exec", self.name, *program(), *words, *files]
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+
     # ---------------------------------------------------------------------------------- the kernel
+
+    def attach(self) -> None:
+        """Give the node a bridge, and a pod on it, as the plugins do."""
+        gateway = self.env["FLANNEL_SUBNET"]
+        sh(f"""
+            ip -n {self.name} link add cni0 type bridge
+            ip -n {self.name} address add {gateway} dev cni0
+            ip -n {self.name} link set cni0 up
+            ip netns add {self.pod_name}
+            ip -n {self.name} link add veth0 type veth peer name eth0 netns {self.pod_name}
+            ip -n {self.name} link set veth0 master cni0 up alias flannel:cbr0:0123:eth0
+            ip -n {self.pod_name} address add {self.pod}/24 dev eth0
+            ip -n {self.pod_name} link set eth0 up
+            ip -n {self.pod_name} route add default via {gateway.partition("/")[0]}
+            ip netns exec {self.name} sysctl -qw net.ipv4.ip_forward=1
+        """)
+
+    @property
+    def pod_name(self) -> str:
+        return f"pod{self.number}"
+
+    @property
+    def pod(self) -> str:
+        """The address of the node's pod."""
+        return self.env["FLANNEL_SUBNET"].removesuffix(".1/24") + ".5"
 
     def sh(self, command: str) -> str:
         return sh(f"ip netns exec {self.name} {command}")
@@ -162,8 +193,9 @@ class Node:
     def link(self, name: str = "flannel.1") -> dict[str, Any]:
         return self.ip("link", "show", name)[0]
 
-    def reaches(self, address: str) -> bool:
-        ping = f"ip netns exec {self.name} ping -n -q -c 1 -W 1 {address}"
+    def reaches(self, address: str, *, by_pod: bool = False) -> bool:
+        space = self.pod_name if by_pod else self.name
+        ping = f"ip netns exec {space} ping -n -q -c 1 -W 1 {address}"
         return subprocess.run(ping.split(), capture_output=True, check=False).returncode == 0
 
 

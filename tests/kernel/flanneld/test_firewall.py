@@ -201,9 +201,10 @@ SERVICES = [
             "iptables-legacy -t nat -N SVC; iptables-legacy -t nat -N SEP;"
             "iptables-legacy -t nat -A PREROUTING -j SVC;"
             "iptables-legacy -t nat -A SVC -d 10.96.0.10/32 -p udp --dport 53 -j SEP;"
-            "iptables-legacy -t nat -A SEP -m statistic --mode random --probability 0.5 -p udp -j DNAT"
-            " --to-destination 10.2.0.2:53;"
-            "iptables-legacy -t nat -A SVC -d 10.96.0.11/32 -p udp -j DNAT --to-destination 10.2.0.9:1"
+            "iptables-legacy -t nat -A SEP -p udp -m statistic --mode random --probability 0.5"
+            " -j DNAT --to-destination 10.2.0.2:53;"
+            "iptables-legacy -t nat -A SVC -d 10.96.0.11/32 -p udp -j DNAT"
+            " --to-destination 10.2.0.9:1"
         ),
         ("10.2.0.2:53",),
     ),
@@ -224,7 +225,8 @@ SERVICES = [
     ),
     (
         (
-            "nft add table ip t; nft add chain ip t c '{ type nat hook prerouting priority -100; }';"
+            "nft add table ip t; nft add chain ip t c"
+            " '{ type nat hook prerouting priority -100; }';"
             "nft add rule ip t c ip daddr 10.96.0.10 dnat to numgen random mod 2 map"
             " '{ 0 : 10.2.0.2, 1 : 10.2.0.3 }'"
         ),

@@ -122,11 +122,10 @@ def test_nothing_is_run_while_nothing_changes(kind: str, tmp_path: Path) -> None
     programs.ran.clear()
     for _ in range(3):
         assert ensure(rules) == []
-    looks = ["iptables-save", "ip6tables-save"] * 3 if kind == "iptables-legacy" else []
-    assert programs.ran == looks
+    assert programs.ran == []
     packets.sh("nft add table ip other" if kind == "nftables" else "iptables -A INPUT -j ACCEPT")
     assert ensure(rules) == []  # somebody else's change is a reason to look
-    assert len(programs.ran) == len(looks) + 2
+    assert len(programs.ran) == 2
     packets.sh(DAMAGE[kind.partition("-")[0]][0])
     assert ensure(rules)
 
