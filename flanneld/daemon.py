@@ -212,8 +212,8 @@ class Daemon:
             new = await self._manager.config()
             with blamed(source):
                 broken, changed = agreement.broken(conf, new), agreement.changed(conf, new)
-        except StoreError:
-            return  # whoever watches the leases tells
+        except StoreError as error:  # a store that is silent breaks no watch
+            others.append(f"what other nodes change is not seen at present: {error}")
         except (ConfigError, UsageError) as error:
             others.append(f"no node could start now: {error}")
         else:

@@ -154,8 +154,10 @@ class _Looking:
 
     def _tunnel(self, way: Way, own: AnyAddress) -> None:
         external, port = self._subject.external, self._subject.port
+        is_bound = any(way.link == device.name for device in self._subject.desired.devices)
+        bound = external.name if is_bound or way.public_ip is None else ""
         others = ip_network(way.public_ip) if way.public_ip is not None else _onlink(external, own)
-        out = Packet(ip_network(own), others, oif=external.name, protocol="udp", dport=port)
+        out = Packet(ip_network(own), others, oif=bound, protocol="udp", dport=port)
         into = Packet(
             others, ip_network(own), iif=external.name, protocol="udp", dport=port, to_host=True
         )

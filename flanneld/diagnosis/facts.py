@@ -205,12 +205,13 @@ class _Gathering:
     def _tunnel(self, peer: Place, far: AnyAddress) -> Tunnel:
         subject = self._view.subject
         own, name = subject.address(far.version), subject.external.name
-        taken = self._follower.take(far)
         sent = received = None
         link = peer.path.link if peer.path is not None else ""
+        bound = name if any(link == device.name for device in subject.desired.devices) else ""
+        taken = self._follower.take(far, oif=bound)
         if own is not None and link and subject.is_tunnel(link):
             outer = Packet(
-                ip_network(own), ip_network(far), protocol="udp", dport=subject.port, oif=name
+                ip_network(own), ip_network(far), protocol="udp", dport=subject.port, oif=bound
             )
             inner = Packet(
                 ip_network(far),

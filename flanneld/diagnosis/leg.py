@@ -82,12 +82,24 @@ class Follower:
         self._rules: dict[int, list[policy.Rule]] = {}
 
     def take(
-        self, address: AnyAddress, source: AnyAddress | None = None, iif: int = 0, mark: int = 0
+        self,
+        address: AnyAddress,
+        source: AnyAddress | None = None,
+        *,
+        iif: str = "",
+        oif: str = "",
+        mark: int = 0,
     ) -> Taken:
-        """Ask for a route, as ``underlay.ask`` does. OSError."""
+        """Ask for a route, as ``underlay.ask`` does, with links by name. OSError."""
         try:
             answer = underlay.ask(
-                self.handle, address, matched=True, source=source, iif=iif, mark=mark
+                self.handle,
+                address,
+                matched=True,
+                source=source,
+                iif=self._index(iif),
+                oif=self._index(oif),
+                mark=mark,
             )
         except NetlinkError as error:
             return Taken(refusal=str(error), errno=error.errno or 0)
@@ -100,13 +112,17 @@ class Follower:
     ) -> Leg:
         """Follow a packet; ``pair`` are a source and a target of it, to ask the route for.
 
-        Without them no route is asked, and the packet's ``oif`` counts. OSError.
+        Without them no route is asked, and the packet's ``oif`` counts.  What is made here and has
+        an ``oif`` goes out there, whatever other routes there are. OSError.
         """
         before = _pass(self.firewall, _BEFORE[course], replace(packet, oif=""))
         packet = replace(before.packet, oif=packet.oif)
         taken, rules = None, []
         if pair is not None:
-            taken = self._taken(packet, *pair)
+            source, target = pair
+            bound = packet.oif if course == "out" else ""
+            mark = packet.mark or 0
+            taken = self.take(target, source, iif=packet.iif, oif=bound, mark=mark)
             out = taken.link.name if taken.link is not None and course != "in" else ""
             packet = replace(packet, oif=out)
             rules = self._applying(packet, *pair)
@@ -116,9 +132,9 @@ class Follower:
         leg = Leg(course, packet, source, target, taken, verdict, rules=tuple(rules))
         return self._with_switches(leg) if packet.iif else leg
 
-    def _taken(self, packet: Packet, source: AnyAddress, target: AnyAddress) -> Taken:
-        link = self.handle.get_link(packet.iif) if packet.iif else None
-        return self.take(target, source, link.index if link is not None else 0, packet.mark or 0)
+    def _index(self, name: str) -> int:
+        link = self.handle.get_link(name) if name else None
+        return link.index if link is not None else 0
 
     def _applying(
         self, packet: Packet, source: AnyAddress, target: AnyAddress

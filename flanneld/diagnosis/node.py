@@ -19,7 +19,7 @@ from flanneld.traffic import traffic
 from netlink.handle import Handle
 
 if TYPE_CHECKING:
-    from flanneld.desired import Desired
+    from flanneld.desired import AnyNetwork, Desired
     from flanneld.kernel.difference import Difference
     from flanneld.kernel.present import Present
     from flanneld.readiness import Cause
@@ -70,7 +70,7 @@ async def view(subnet_file: str) -> View:
         known.external,
         known.identity,
         blackhole=known.settings.blackhole_route,
-        earlier=subnet_env.previous(subnet_file).networks,
+        earlier=_earlier(subnet_file),
     )
     said = _asked(subnet_file)
     with Handle() as handle:
@@ -87,6 +87,14 @@ async def view(subnet_file: str) -> View:
         causes=known.causes if said is None else said,
         port=backend.port,
     )
+
+
+def _earlier(subnet_file: str) -> tuple[AnyNetwork, ...]:
+    """Read the networks of the file; what keeps it from being read, the daemon tells."""
+    try:
+        return subnet_env.previous(subnet_file).networks
+    except OSError:
+        return ()
 
 
 def _asked(subnet_file: str) -> tuple[Cause, ...] | None:

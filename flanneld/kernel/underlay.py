@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from flanneld.kernel import entries
 from netlink import rtnl
 from netlink.handle import Handle
-from netlink.inet import AF, RTA_DST, RTM_GETROUTE
+from netlink.inet import AF, RTA_DST, RTA_OIF, RTM_GETROUTE
 from netlink.nlmsg import NLM_F_REQUEST, Message, NetlinkError, attr
 
 if TYPE_CHECKING:
@@ -69,13 +69,15 @@ def ask(
     matched: bool = False,
     source: AnyAddress | None = None,
     iif: int = 0,
+    oif: int = 0,
     mark: int = 0,
 ) -> Message:
     """Ask which route the kernel takes, as ``ip route get`` does; NetlinkError if there is none.
 
     ``matched`` gives the route itself, of whatever prefix, and not what it means for the address.
     With ``iif``, an ifindex, the packet comes in there: the kernel then looks at what it does with
-    such packets too (forwarding, reverse path).
+    such packets too (forwarding, reverse path).  With ``oif`` it has to go out there, as what a
+    VXLAN device sends.
     """
     flags = _RTM_F_FIB_MATCH if matched else 0
     length = address.max_prefixlen
@@ -84,6 +86,7 @@ def ask(
     body = head + attr(RTA_DST, address.packed)
     body += b"" if source is None else attr(_RTA_SRC, source.packed)
     body += attr(_RTA_IIF, iif) if iif else b""
+    body += attr(RTA_OIF, oif) if oif else b""
     body += attr(_RTA_MARK, mark) if mark else b""
     (answer,) = handle.execute(Message(RTM_GETROUTE, NLM_F_REQUEST, body))
     if answer is None:

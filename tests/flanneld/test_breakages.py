@@ -215,13 +215,11 @@ BREAKAGES = [
         "{peer_half} via 192.168.64.254",
     ),
     Breakage(
-        "strict reverse path for what comes out of the tunnel",
+        "strict reverse path, and another route to the peer",
         "ip link add other type veth peer name far; ip link set other up; ip link set far up;"
-        " ip route add default dev other table 7;"
-        " ip rule add iif flannel.1 to {peer_net} priority 50 table 7;"
-        " sysctl -qw net.ipv4.conf.all.rp_filter=1",
-        "sysctl -qw net.ipv4.conf.all.rp_filter=0; ip rule del priority 50; ip link del other",
-        "net.ipv4.conf.all.rp_filter is on, and flannel.1 does not lead back to",
+        " ip route add {peer}/32 dev other; sysctl -qw net.ipv4.conf.all.rp_filter=1",
+        "sysctl -qw net.ipv4.conf.all.rp_filter=0; ip link del other",
+        "rp_filter is on, and eth0 does not lead back to {peer} (other does)",
     ),
     Breakage(
         "another device has the tunnel's name",
@@ -315,12 +313,15 @@ def run(node: Node, command: str) -> None:
 # ------------------------------------------------------------ what no command of the node breaks
 
 
-def name_it(one: Node, two: Node, words: str, *, ready: bool = False) -> None:
-    """All three say the words, in status 1; /readyz with its own."""
+def name_it(
+    one: Node, two: Node, words: str, *, ready: bool = False, pods: tuple[str, str] = ("", "")
+) -> None:
+    """All three say the words; `status` and an `explain` of what cuts pods off end with 1."""
+    pods = pods if pods[0] else (one.pod, two.pod)
     first = "flanneld is ready" if ready else "flanneld is not ready yet"
     eventually("/readyz says so", lambda: says(one.get("readyz"), words))
     assert one.get("readyz").partition("\n")[0] == first
-    for command in (("status",), ("explain", one.pod, two.pod)):
+    for command in (("status",), ("explain", *pods)):
         done = one.command(*command)
         assert words in done.stdout, done.stdout
         assert done.returncode == int(not ready or command == ("status",)), done.stdout
@@ -451,10 +452,11 @@ def legacy_alone(folder: Path) -> str:
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     one, two = broken(scene)
+    pods = (one.pod, two.pod)
     one.subnet_file.unlink()
     one.subnet_file.mkdir()
     one.sh("ip link set flannel.1 down")  # a reason to look
-    name_it(one, two, "subnet.env cannot be written")
+    name_it(one, two, "subnet.env cannot be written", pods=pods)
     one.subnet_file.rmdir()
     one.sh("ip link set flannel.1 down")
     assert_well(one, two)
