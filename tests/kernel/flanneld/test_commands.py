@@ -243,7 +243,7 @@ BROKEN = [
     ),
     ("bridge fdb del 02:00:00:04:00:02 dev flannel.1", "fdb", "to 192.168.9.2 on flannel.1"),
     ("ip route add unreachable 192.168.9.2", "underlay", "no route to 192.168.9.2"),
-    ("ip route add 192.168.9.2 dev flannel.1", "underlay", "leads into the tunnel"),
+    ("ip rule add to 192.168.9.2 prohibit", "underlay", "no route to 192.168.9.2"),
     ("ip link set eth0 mtu 1400", "mtu", "packets of 1450 bytes become 1500, the underlay carries"),
     ("ip neighbour add 192.168.9.2 dev eth0 nud failed", "next hop", "does not answer"),
 ]
@@ -284,6 +284,13 @@ def test_addresses_that_lead_nowhere(source: str, target: str, step: str, words:
 
 
 @private
+def test_what_a_vxlan_device_sends_is_bound_to_its_interface() -> None:
+    set_up(lease(2))
+    sh("ip route add 192.168.9.2 dev flannel.1")
+    assert explain("10.244.1.5", "10.244.2.7")[0] == 0
+
+
+@private
 def test_two_pods_of_this_node() -> None:
     set_up(lease(2))
     assert explain("10.244.1.5", "10.244.1.6")[0] == 0
@@ -308,7 +315,7 @@ def test_by_host_gw() -> None:
         ("ip -6 route del fd44:0:0:2::/64", "route"),
         ("ip neighbour del fd44:0:0:2:: dev flannel-v6.1", "neighbour"),
         ("bridge fdb del 02:00:00:06:00:02 dev flannel-v6.1", "fdb"),
-        ("ip -6 route add unreachable fd09::2", "underlay"),
+        ("ip -6 rule add to fd09::2 unreachable", "underlay"),
         ("ip link set eth0 mtu 1499", "mtu"),
     ],
 )
