@@ -8,6 +8,8 @@ usage() {
 usage: ./build.sh [COMMAND]
 
   build           (the default) freeze both plugins into dist/cni-flannel/, the daemon into dist/flanneld/
+  sandbox [COMMAND...]
+                  a shell on a private node, with everything set to call the plugins by hand
   demo            two pods in private network namespaces reach each other through the built plugins
   demo --nodes N [--backend vxlan|host-gw|udp] [--families 4|6|46]
                   N nodes with daemons, a real etcd, and who reaches whom
@@ -25,6 +27,8 @@ usage: ./build.sh [COMMAND]
                   put the daemon into DIR (/usr/local/lib/flanneld), and its systemd unit
   install --uninstall [--daemon] [DIR]
                   put back what was there before, and remove all of ours (install --help has more)
+
+./build.sh COMMAND --help prints this, or the command's own options, and does nothing else.
 
 Each command sets up what it needs: a virtual environment in .venv with the versions pinned in
 pyproject.toml, and, as root where there is apt-get, Debian packages. Nothing is done twice: a second run
@@ -76,7 +80,7 @@ try:
     ctypes.CDLL(name)
 except OSError:
     ctypes.CDLL(os.path.join(sysconfig.get_config_var("LIBDIR"), name))
-print("%d.%d" % sys.version_info[:2])' 2>/dev/null
+print("%d.%d" % sys.version_info[:2])' 2>/dev/null | grep -x '3\.[0-9]*'
 }
 
 # Sets `python`. Debian's interpreter comes first: a distribution's build is optimised, stripped, and
@@ -88,7 +92,7 @@ find_python() {
         python=$(command -v "$candidate") || continue
         python_version "$python" >/dev/null && return
     done
-    [[ -z ${PYTHON:-} ]] || die "$PYTHON is not a Python >= 3.11 with a shared libpython"
+    [[ -z ${PYTHON:-} ]] || die "PYTHON=$PYTHON is no Python 3.11 or later with a shared libpython"
     if [[ -z ${tried_apt:-} ]]; then
         tried_apt=1
         local system=/usr/bin/python3 number
@@ -240,9 +244,24 @@ runtime_programs=(containerd=containerd runc=runc podman=podman /usr/share/doc/b
 
 lab_programs=(etcd=etcd-server etcdctl=etcd-client ethtool=ethtool setpriv=util-linux nsenter=util-linux)
 
+# takes_none COMMAND ARGUMENT...
+takes_none() {
+    [[ $# -gt 1 ]] || return 0
+    say "build.sh: $1 takes no arguments: ${*:2}; --help shows what there is"
+    exit 2
+}
+
 run_build() {
+    takes_none build "$@"
     build
     say "dist/cni-flannel and dist/flanneld are ready: ./build.sh demo shows it, ./build.sh install [DIR] installs it"
+}
+
+run_sandbox() {
+    require "${network_programs[@]}"
+    build
+    locked_off
+    exec packaging/sandbox.sh "$@"
 }
 
 run_demo() {
@@ -250,7 +269,7 @@ run_demo() {
     require "${network_programs[@]}"
     build
     locked_off
-    exec .venv/bin/python -I packaging/demo.py
+    exec .venv/bin/python -I -u packaging/demo.py
 }
 
 run_test() {
@@ -273,6 +292,9 @@ run_lab() { run_on_nodes "$@"; }
 
 # The lab's nodes are network namespaces, with the frozen daemon and the frozen plugins in them.
 run_on_nodes() {
+    find_python
+    case " $* " in *" --help "* | *" -h "*) exec "$python" -m tests.lab.words "$@" ;; esac
+    "$python" -m tests.lab.words "$@" || exit # before anything is installed or built
     require "${network_programs[@]}" "${lab_programs[@]}"
     set_up test
     build
@@ -298,15 +320,17 @@ conformance server-kills
 conformance server-soak'
 
 run_conformance() {
+    takes_none conformance "$@"
+    trap 'say "conformance: interrupted"; exit 130' INT # the whole run, not the verb that runs
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace \
         /usr/lib/cni/bridge=containernetworking-plugins
     set_up dev
     set_up fuzz
     build
     locked_off
-    local verb failed=() figures=build/conformance.txt resident=()
+    local verb failed=() figures=build/conformance.new resident=()
     : >"$figures"
-    [[ ! -d dist/cni-flannel/launcher ]] || mapfile -t resident <<<"$resident_verbs"
+    mapfile -t resident <<<"$resident_verbs"
     for verb in "conformance run --spec all --jobs 2" "conformance compare" "conformance runtime" \
         "conformance containerd" "conformance podman" "conformance hostile" "conformance storm" \
         "tests.fuzz" "tests.fuzz --atheris" "conformance fuzz --calls 5000" \
@@ -316,11 +340,19 @@ run_conformance() {
         .venv/bin/python -m $verb | tee build/conformance.last || failed+=("$verb")
         printf '%s  (%s)\n' "$(tail -n 1 build/conformance.last)" "python -m $verb" >>"$figures"
     done
-    say "" && cat "$figures" >&2
+    mv "$figures" build/conformance.txt
+    say "" && cat build/conformance.txt >&2
     [[ ${#failed[@]} -eq 0 ]] || die "conformance failed: ${failed[*]}"
 }
 
 run_bench() {
+    find_python
+    case " $* " in
+        *" --help "* | *" -h "*)
+            [[ ${1:-} != udp ]] || exec "$python" -m bench.udp "${@:2}"
+            exec "$python" -m bench.bench "$@"
+            ;;
+    esac
     require "${network_programs[@]}" /usr/lib/cni/bridge=containernetworking-plugins
     build
     locked_off
@@ -357,12 +389,19 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;
-        build | demo | test | lab | conformance | bench | install)
+        build | sandbox | demo | test | lab | conformance | bench | install)
+            case $command:${1:-} in
+                build:-h | build:--help | sandbox:-h | sandbox:--help | test:-h | test:--help | \
+                    conformance:-h | conformance:--help)
+                    usage
+                    exit
+                    ;;
+            esac
             locked_on
             "run_$command" "$@"
             ;;
         *)
-            usage >&2
+            say "build.sh: no command is called '$command'; ./build.sh --help lists them"
             exit 2
             ;;
     esac

@@ -8,7 +8,6 @@ are the ratios. Everything happens in private network and mount namespaces.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from bench.call import Call, peak_memory
 from bench.node import FROZEN, PARALLEL, PEER, PLUGINS, RESIDENT, fill, make_node
 from bench.report import Figure, Limits, print_table
+from conformance.words import Words, positive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,11 +165,9 @@ def figures(bench: Bench, rounds: int, note: Callable[[str], None]) -> list[Figu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="./build.sh bench", description=__doc__.partition("\n")[0]
-    )
+    parser = Words(prog="./build.sh bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--rounds", type=int, default=200, metavar="N", help="ADDs per side (200)")
+    parser.add_argument("--rounds", type=positive, default=200, metavar="N", help="ADDs per side")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds")
     options = parser.parse_args()
     if os.environ.get("CNI_FLANNEL_BENCH") != "inside":

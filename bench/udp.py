@@ -8,7 +8,6 @@ turns, so that a noisy machine is noisy for all of them; the ratios are of media
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import select
@@ -22,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
+from conformance.words import Words, positive
 from flanneld.forward.datagram import bound
 from flanneld.forward.forwarding import Forwarding
 from flanneld.forward.keeper import Keeper
@@ -224,10 +224,10 @@ def main(argv: list[str]) -> None:
         case ["send", to, seconds, streams]:
             send(to, float(seconds), int(streams))
         case _:
-            parser = argparse.ArgumentParser(description=__doc__)
-            parser.add_argument("--rounds", type=int, default=7)
+            parser = Words(description=__doc__)
+            parser.add_argument("--rounds", type=positive, default=7)
             parser.add_argument("--seconds", type=float, default=3)
-            parser.add_argument("--streams", type=int, default=1)
+            parser.add_argument("--streams", type=positive, default=1)
             options = parser.parse_args(argv)
             if "FLANNEL_BENCH" not in os.environ:
                 os.environ["FLANNEL_BENCH"] = "1"

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 
+from conformance.progress import told
+
 # verb -> (module, what it does in one line)
 VERBS = {
     "run": ("conformance.runner", "every case against the plugins of a folder"),
@@ -31,6 +33,11 @@ VERBS = {
     "server-soak": ("conformance.server.soak", "very many calls; it must not grow"),
     "server-trouble": ("conformance.server.trouble", "it is gone, stopped or somebody else"),
 }
+
+PACKAGES = (
+    "this Python lacks the tool's packages;"
+    " `./build.sh test --co -q` makes .venv, then run .venv/bin/python -m conformance"
+)
 
 
 def usage() -> str:
@@ -58,7 +65,11 @@ def main(argv: list[str]) -> int:
             *argv,
         ]
         os.execvp(again[0], again)
-    module = importlib.import_module(VERBS[argv[0]][0])
+    try:
+        module = importlib.import_module(VERBS[argv[0]][0])
+    except ModuleNotFoundError as error:
+        print(f"{error}: {PACKAGES}", file=sys.stderr)
+        return 2
     try:
         return int(module.main(argv[1:]))
     except KeyboardInterrupt:
@@ -67,4 +78,11 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        with told(" ".join(sys.argv[1:2])):
+            status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)

@@ -21,7 +21,8 @@ from conformance import catalogue, pages
 from conformance.case import CASES, PLUGINS, CaseError, load, spread
 from conformance.options import Parser
 from conformance.pages import Row, Section, outdated
-from conformance.runner import FAILED, Runner, at_least_one, run_all
+from conformance.runner import FAILED, Runner, run_all
+from conformance.words import positive
 from conformance.world import GO_PLUGINS
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def main(argv: list[str]) -> int:
     options.add_argument("--peer-dir", type=Path, default=Path(GO_PLUGINS), help="column `Go`")
     options.add_argument("--output", type=Path, default=DOCS, help="folder of the two pages")
     options.add_argument("--check", action="store_true", help="are the pages up to date?")
-    options.add_argument("--jobs", type=at_least_one, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
     args = options.parse_args(argv)
     try:
         clauses = read_clauses()

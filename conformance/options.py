@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conformance.resident import MODE
+from conformance.words import Words
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 DEFAULT_BIN_DIR = Path(__file__).resolve().parents[1] / "dist" / "cni-flannel"
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(Words):
     """A parser with `--bin-dir` and `--resident`.
 
     Parsed arguments have `bin_dir`, the folder whose programs are called, in the mode's own name.

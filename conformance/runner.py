@@ -18,11 +18,12 @@ from pathlib import Path
 from subprocess import SubprocessError, TimeoutExpired
 from typing import TYPE_CHECKING, NamedTuple
 
-from conformance import report
+from conformance import progress, report
 from conformance.case import CASES, PLUGINS, SINCE, VERSIONS, CaseError, load, spread
 from conformance.options import Parser
 from conformance.resident import SOCKET, folder_of
 from conformance.steps import TIME_LIMIT, Play, one_line
+from conformance.words import positive
 from conformance.world import World, WorldError
 
 if TYPE_CHECKING:
@@ -219,15 +220,7 @@ def add_choice(options: argparse.ArgumentParser) -> None:
     options.add_argument("--case", default="*", help="glob over the ids of cases")
     options.add_argument("--cases", type=Path, default=CASES, help="folder of cases")
     options.add_argument("--spec", default="", help="a version, or `all`; else each case's own")
-    options.add_argument("--jobs", type=at_least_one, default=len(os.sched_getaffinity(0)))
-
-
-def at_least_one(text: str) -> int:
-    """Read a number of jobs; ValueError makes argparse complain."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+    options.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
 
 
 def chosen(args: argparse.Namespace) -> list[Instance]:
@@ -260,9 +253,11 @@ def main(argv: list[str]) -> int:
     verdicts = []
     for verdict in run_all(runner, instances, 1 if hook else args.jobs):
         verdicts.append(verdict)
-        progress(len(verdicts), len(instances), verdict)
+        progress.show(f"{len(verdicts)}/{len(instances)} {verdict.instance.id}")
         if verdict.outcome == FAILED:
+            progress.clear()
             complain(verdict, bin_dir)
+    progress.clear()
     print(
         report.written(
             "json" if args.json else args.report, verdicts, bin_dir, time.monotonic() - start
@@ -271,18 +266,8 @@ def main(argv: list[str]) -> int:
     return int(any(verdict.outcome == FAILED for verdict in verdicts))
 
 
-def progress(done: int, total: int, verdict: Verdict) -> None:
-    """Show on a terminal how far the run is."""
-    if sys.stderr.isatty():
-        line = f"{done}/{total} {verdict.instance.id}"
-        print(
-            f"\r\x1b[K{line[:100]}", end="\n" if done == total else "", file=sys.stderr, flush=True
-        )
-
-
 def complain(verdict: Verdict, bin_dir: Path) -> None:
     """Tell a failure as it happens: what was expected and seen, and how to see it again."""
-    start = "\r\x1b[K" if sys.stderr.isatty() else ""
     for line in verdict.lines:
-        print(f"{start}FAILED {verdict.instance.id}: {line}", file=sys.stderr)
+        print(f"FAILED {verdict.instance.id}: {line}", file=sys.stderr)
     print(f"       {replay(verdict.instance, bin_dir)}", file=sys.stderr)

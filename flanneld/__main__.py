@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,36 @@ _HELP = ("-h", "--h", "-help", "--help")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the daemon or a command; gives the exit status."""
+    """Run the daemon or a command, and see that what it printed was taken; the exit status."""
+    _open_streams()
     hold_build()
+    try:
+        status = _main(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has had enough
+        status = 128 + signal.SIGPIPE
+    except OSError as error:
+        sys.stderr.write(f"flanneld: {error}\n")
+        status = 1
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"flanneld: {error}: ./build.sh makes a .venv that has the packages\n")
+        return 2
+    else:
+        return status
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
+    return status
+
+
+def _open_streams() -> None:
+    """Nothing that is opened later may get the number of a stream that the caller has closed."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _main(argv: Sequence[str]) -> int:
     if argv and (argv[0] in COMMANDS or argv[0] in _INNER):
         command = import_module(f"flanneld.commands.{argv[0]}")
         status: int = asyncio.run(command.run(list(argv[1:])))
@@ -48,10 +77,18 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(_usage())
         return 0
     try:
+        if argv and argv[0][:1] != "-":
+            raise UsageError(_no_command(argv[0]))
         return _daemon(argv)
     except (UsageError, ConfigError) as error:
         sys.stderr.write(f"flanneld: {error}\nflanneld --help lists all flags\n")
         return 2
+
+
+def _no_command(word: str) -> str:
+    near = get_close_matches(word, COMMANDS, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+    return f"no command is called {word!r}: {hint}"
 
 
 def _daemon(argv: Sequence[str]) -> int:

@@ -54,7 +54,7 @@ def main() -> None:
     if sys.argv[1:] != ["--inside"]:
         user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         command = ["unshare", *user, "--net", "--mount", "--propagation", "private"]
-        os.execvp(command[0], [*command, sys.executable, "-I", __file__, "--inside"])
+        os.execvp(command[0], [*command, sys.executable, "-I", "-u", __file__, "--inside"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     make_node()
     daemon = start_daemon()
@@ -78,8 +78,6 @@ def live(title: str, *, drawn: bool = False) -> bool:
         failed = not all([ping(*pods), ping(*reversed(pods)), *map(ping_gateway, pods)])
         if drawn:
             draw(pods)
-    except KeyboardInterrupt:
-        print("\ninterrupted: the pods are detached before the end")
     finally:
         heading("DEL")
         detached = [detach(name) for name in PODS]
@@ -279,4 +277,8 @@ def indented(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\ninterrupted: the node has ended, and with it all that was on it", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

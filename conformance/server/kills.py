@@ -26,6 +26,7 @@ from conformance.state import entered
 from conformance.stress.figure import Figure
 from conformance.stress.scene import DATA
 from conformance.stress.verdict import brief, complaints
+from conformance.words import positive
 
 if TYPE_CHECKING:
     import argparse
@@ -208,7 +209,7 @@ def run_lives(kills: Kills, calls: int) -> None:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = options("server-kills", __doc__ or "")
-    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--calls", type=positive, default=10_000)
     parser.add_argument("--share", type=float, default=0.3, help="of the launchers that are struck")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     return parser.parse_args(argv)

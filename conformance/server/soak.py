@@ -17,6 +17,7 @@ from conformance.server.hostile import at_rest
 from conformance.server.site import Site, options
 from conformance.stress.figure import Figure
 from conformance.stress.verdict import brief
+from conformance.words import positive
 
 if TYPE_CHECKING:
     import argparse
@@ -92,8 +93,10 @@ def judge(figure: Figure, before: dict[str, int], after: dict[str, int]) -> None
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = options("server-soak", __doc__ or "")
-    parser.add_argument("--calls", type=int, default=100_000)
-    parser.add_argument("--warm", type=int, default=1000, help="calls before the first measurement")
+    parser.add_argument("--calls", type=positive, default=100_000)
+    parser.add_argument(
+        "--warm", type=positive, default=1000, help="calls before the first measure"
+    )
     return parser.parse_args(argv)
 
 

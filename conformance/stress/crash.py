@@ -18,6 +18,7 @@ from conformance.stress import injection, pool
 from conformance.stress.figure import Figure, Tally, options
 from conformance.stress.scene import KINDS, Scene
 from conformance.stress.verdict import brief, complaints
+from conformance.words import positive
 
 if TYPE_CHECKING:
     import argparse
@@ -104,7 +105,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--plugin", default="flannel", choices=("flannel", "bridge"))
     parser.add_argument("--kind", action="append", choices=KINDS, help="default: all")
     parser.add_argument("--way", action="append", choices=WAYS, help="default: all")
-    parser.add_argument("--every", type=int, default=1, help="only every K-th system call")
+    parser.add_argument("--every", type=positive, default=1, help="only every K-th system call")
     return parser.parse_args(argv)
 
 

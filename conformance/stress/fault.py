@@ -15,6 +15,7 @@ from conformance.stress import injection, pool
 from conformance.stress.figure import Figure, Tally, options
 from conformance.stress.scene import KINDS, Scene
 from conformance.stress.verdict import brief, complaints
+from conformance.words import positive
 
 if TYPE_CHECKING:
     import argparse
@@ -97,7 +98,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--plugin", default="flannel", choices=("flannel", "bridge"))
     parser.add_argument("--kind", action="append", choices=KINDS, help="default: all")
     parser.add_argument("--error", action="append", choices=ERRORS, help="default: all")
-    parser.add_argument("--every", type=int, default=1, help="only every K-th pair")
+    parser.add_argument("--every", type=positive, default=1, help="only every K-th pair")
     parser.add_argument("--follow", action="store_true", help="strike the plugin's children too")
     return parser.parse_args(argv)
 

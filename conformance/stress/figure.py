@@ -7,11 +7,12 @@ each failure above it, or the same as one JSON document, and exit status 0 or 1.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from conformance import progress
 from conformance.options import Parser
+from conformance.words import positive
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +28,7 @@ def options(verb: str, summary: str) -> argparse.ArgumentParser:
     """Return a parser with the options that all verbs have."""
     parser = Parser(prog=f"python -m conformance {verb}", description=summary)
     parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
-    parser.add_argument("--jobs", type=int, default=2, help="worlds at work at the same time")
+    parser.add_argument("--jobs", type=positive, default=2, help="worlds at work at the same time")
     return parser
 
 
@@ -85,15 +86,13 @@ class Figure:
         self.add(accounted(world, Tally({}, [])))
 
     def progress(self, text: str) -> None:
-        """Show how far the work is, where somebody watches."""
-        if sys.stderr.isatty():
-            print(f"\r\033[K{self.verb}: {text}", end="", file=sys.stderr, flush=True)
+        """Show how far the work is."""
+        progress.show(f"{self.verb}: {text}")
 
     def finish(self) -> int:
         """Print the figure; the exit status."""
         seconds = time.monotonic() - self._start
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        progress.clear()
         if self.as_json:
             document = {
                 "verb": self.verb,

@@ -22,6 +22,7 @@ from conformance.stress.figure import Figure, Tally, options
 from conformance.stress.hostile import Stage
 from conformance.stress.scene import CONTAINER, POD
 from conformance.stress.verdict import complaints
+from conformance.words import positive
 from conformance.world import difference
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _all_of(error: BaseException) -> str:
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = options("fuzz", __doc__ or "")
-    parser.add_argument("--calls", type=int, default=5000)
+    parser.add_argument("--calls", type=positive, default=5000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     return parser.parse_args(argv)
 

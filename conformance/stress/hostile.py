@@ -16,6 +16,7 @@ from conformance.stress.figure import Figure, Tally, options
 from conformance.stress.scene import CONTAINER, POD, Scene
 from conformance.stress.tricks import TRICKS
 from conformance.stress.verdict import brief, complaints
+from conformance.words import positive
 from conformance.world import difference
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _expected(line: str, trick: Trick) -> bool:
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = options("hostile", __doc__ or "")
     parser.add_argument("--trick", help="only those whose name holds this text")
-    parser.add_argument("--every", type=int, default=1, help="only every K-th trick")
+    parser.add_argument("--every", type=positive, default=1, help="only every K-th trick")
     return parser.parse_args(argv)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from conformance.stress.figure import Figure, options
 from conformance.stress.scene import KINDS, Scene
 from conformance.stress.verdict import brief
+from conformance.words import positive
 from conformance.world import difference
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = options("soak", __doc__ or "")
     parser.add_argument("--plugin", default="flannel", choices=("flannel", "bridge"))
     parser.add_argument("--kind", choices=KINDS, default="dual-nftables")
-    parser.add_argument("--cycles", type=int, default=5000)
+    parser.add_argument("--cycles", type=positive, default=5000)
     return parser.parse_args(argv)
 
 

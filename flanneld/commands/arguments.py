@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
 
+from flanneld.commands.words import Parser
 from flanneld.config import ConfigError
 from flanneld.diagnosis.node import view
 from flanneld.options import FLAGS
@@ -14,6 +14,7 @@ from flanneld.plain import plain
 from flanneld.state import StateError
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable
 
     from flanneld.diagnosis.node import View
@@ -30,7 +31,7 @@ def default_of(flag: str) -> str:
 
 def parser(name: str, about: str, statuses: str) -> argparse.ArgumentParser:
     """Begin the description of a command's line."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"flanneld {name}",
         description=about,
         epilog=f"Exit status: {statuses}.",

@@ -6,13 +6,17 @@ What is replaced is kept, and put back by ``--uninstall``.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from flanneld.commands.words import Parser
 from flanneld.installation import daemon, pair
 from flanneld.installation.errors import InstallError
+
+if TYPE_CHECKING:
+    import argparse
 
 _SELF = Path(sys.executable if getattr(sys, "frozen", False) else __file__).resolve()
 _DIST = _SELF.parents[1] if getattr(sys, "frozen", False) else _SELF.parents[2] / "dist"
@@ -35,7 +39,7 @@ async def run(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="flanneld install",
         description=(
             f"Install the plugins into DIR ({pair.FOLDER}), or with --daemon the daemon"

@@ -54,7 +54,9 @@ def test_an_option_s_value_is_checked(words: list[str], capfd: pytest.CaptureFix
     with pytest.raises(SystemExit) as ended:
         main(["run", *words])
     assert ended.value.code == 2
-    assert "invalid" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert repr(words[1]) in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -86,10 +87,11 @@ def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
     assert "see --subnet-file" in done.stderr
 
 
-def test_version_goes_to_stderr_as_in_go() -> None:
-    done = call("--version")
-    assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr.strip().split(".")[0].isdigit()
+@pytest.mark.parametrize("word", ["--version", "-version", "-version=true"])
+def test_version_says_which_build_this_is(word: str) -> None:
+    done = call(word)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"flanneld \S+, commit \S+, \S+, python 3\.\S+\n", done.stdout)
 
 
 @pytest.mark.parametrize("word", ["-h", "--help", "-help"])

@@ -6,7 +6,6 @@ and tried again (`pip install --group fuzz`).
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from conformance.stress.figure import Figure, Tally
 from conformance.stress.pool import spread
+from conformance.words import Words, positive
 from tests.fuzz.batches import Nothing, fuzz
 from tests.fuzz.targets import TARGETS
 
@@ -28,11 +28,11 @@ _SIZE = ("-max_len=4096", "-len_control=0")
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=200_000)
+    parser = Words(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--inputs", type=positive, default=200_000)
     parser.add_argument("--target", action="append", choices=TARGETS)
     parser.add_argument("--atheris", action="store_true", help="breed the inputs by coverage")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=positive, default=2)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     args = parser.parse_args(argv)

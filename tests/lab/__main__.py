@@ -5,27 +5,17 @@ Without a verb everything is measured, in its full form. `./build.sh lab` calls 
 
 from __future__ import annotations
 
-import argparse
 import os
+import signal
 import sys
 import traceback
 
+from conformance.progress import told
 from tests.lab import demo
 from tests.lab.figures import FULL, VERBS, Row
 from tests.lab.node import program
 from tests.lab.space import ROOT, LabError
-
-
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog="./build.sh lab", description=__doc__)
-    verbs = made.add_subparsers(dest="verb", metavar="VERB")
-    for name, measure in {**VERBS, "demo": demo.show}.items():
-        verb = verbs.add_parser(name, help=(measure.__doc__ or "").partition("\n")[0])
-        verb.add_argument("--backend", choices=("vxlan", "host-gw", "udp"), default="vxlan")
-        verb.add_argument("--families", choices=("4", "6", "46"), default="4")
-        for option in ("--nodes", "--times", "--seconds", "--leases"):
-            verb.add_argument(option, type=int, metavar="N")
-    return made
+from tests.lab.words import parser
 
 
 def measure(words: str) -> list[Row]:
@@ -64,4 +54,10 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        with told("lab"):
+            status = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("\ninterrupted: the lab has ended, and with it all that was in it", file=sys.stderr)
+        status = 128 + signal.SIGINT
+    sys.exit(status)

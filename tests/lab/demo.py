@@ -32,8 +32,6 @@ def show(args: argparse.Namespace) -> int:
             failed = _story(cluster, args.nodes or 3)
     except LabError as error:
         print(f"\nfailed: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\ninterrupted")
     print("\nThe lab has ended, and with it its processes, namespaces and files.")
     return int(failed)
 
