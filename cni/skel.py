@@ -171,7 +171,8 @@ def _dispatch(plugin: Any, args: Args) -> bytes:
         )
     if command in ("ADD", "CHECK", "STATUS"):  # what is gone already, DEL takes away with any conf
         validate.one_plugin(args.conf)
-    version.check(command, version.of_conf(args.conf))
+    if command != "DEL" or isinstance(args.conf.get("cniVersion", ""), str):
+        version.check(command, version.of_conf(args.conf))
     verb = getattr(plugin, f"cmd_{command.lower()}", None)
     if verb is None:
         raise CNIError(

@@ -12,7 +12,7 @@ Imports: the protocol package, ``netconf``.
 from __future__ import annotations
 
 from cni import cidr
-from cni_flannel.netconf import invalid, require_mtu, shown
+from cni_flannel.netconf import invalid, is_sound, require_mtu, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 BRIDGE = "bridge"
 HOST_LOCAL = "host-local"
+_RESERVED = ("name", "ipam")  # of ``delegate``: flannel sets them
 _RANGE_KEYS = ("rangeStart", "rangeEnd", "gateway", "exclude")
 
 
 def build(net_conf: NetConf, env: SubnetEnv) -> dict[str, Any]:
     """The complete configuration for the delegate's ADD; CNIError 7 names what is wrong."""
-    conf = _base(net_conf)
+    _require_free_keys(net_conf.delegate)
+    conf = _base(net_conf, net_conf.delegate)
     conf.setdefault("ipMasq", not env.ip_masq)
     mtu = conf.setdefault("mtu", env.mtu)
     if type(mtu) is int:
@@ -42,14 +44,16 @@ def build(net_conf: NetConf, env: SubnetEnv) -> dict[str, Any]:
 def rebuild(net_conf: NetConf) -> dict[str, Any]:
     """The configuration for a DEL when neither state file nor ``subnet.env`` is left.
 
-    Carries no ranges: host-local finds the attachment's leases without them.  Masquerading is
-    assumed, so that rules of an attachment nobody remembers are looked for.
+    Carries no ranges: host-local finds the attachment's leases without them.  Judges nothing:
+    what ADD would refuse is left out.
     """
-    conf = _base(net_conf)
-    conf.setdefault("ipMasq", True)
-    ipam = {"type": HOST_LOCAL, **net_conf.ipam}
+    user = {key: value for key, value in net_conf.delegate.items() if key not in _RESERVED}
+    ipam = dict(net_conf.ipam)
+    for conf, usual in ((user, BRIDGE), (ipam, HOST_LOCAL)):
+        if not (is_sound(conf, "type", str) and conf["type"]):
+            conf["type"] = usual
     _take_limits(ipam)
-    return {**conf, "ipam": ipam}
+    return {**_base(net_conf, user), "ipam": ipam}
 
 
 def renew(stored: dict[str, Any], net_conf: NetConf) -> dict[str, Any]:
@@ -66,10 +70,9 @@ def renew(stored: dict[str, Any], net_conf: NetConf) -> dict[str, Any]:
     return conf
 
 
-def _base(net_conf: NetConf) -> dict[str, Any]:
+def _base(net_conf: NetConf, user: dict[str, Any]) -> dict[str, Any]:
     """The user's ``delegate`` with everything that does not depend on the node's subnet."""
-    conf = dict(net_conf.delegate)
-    _require_free_keys(conf)
+    conf = dict(user)
     conf["name"] = net_conf.name
     if net_conf.cni_version:
         conf["cniVersion"] = net_conf.cni_version
@@ -89,7 +92,7 @@ def _require_free_keys(delegate: dict[str, Any]) -> None:
             "'delegate' dictionary, if present, must have (string) 'type' field, "
             f"not {shown(delegate['type'])}"
         )
-    for key in ("name", "ipam"):
+    for key in _RESERVED:
         if key in delegate:
             raise invalid(
                 f"'delegate' dictionary must not have '{key}' field, it'll be set by flannel",

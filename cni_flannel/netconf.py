@@ -26,21 +26,19 @@ MIN_MTU_IPV6 = 1280  # RFC 8200, section 5; below, the kernel takes IPv6 from th
 _MTU = "correct 'mtu' of the configuration, or FLANNEL_MTU in subnet.env, which the daemon writes"
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
-_KEYS = (
-    "name",
-    "cniVersion",
-    "type",
-    "subnetFile",
-    "subnetFileWait",
-    "dataDir",
-    "delegate",
-    "ipam",
-    "runtimeConfig",
-    "args",
-    "dns",
-    "prevResult",
-    VALID_ATTACHMENTS,
-)
+_TYPES: dict[str, type] = {
+    "name": str,
+    "cniVersion": str,
+    "subnetFile": str,
+    "dataDir": str,
+    "delegate": dict,
+    "ipam": dict,
+    "runtimeConfig": dict,
+    "args": dict,
+    "dns": dict,
+    "prevResult": dict,
+}
+_KEYS = (*_TYPES, "type", "subnetFileWait", VALID_ATTACHMENTS)
 _KINDS = {str: "a string", dict: "an object", list: "a list", bool: "true or false"}
 
 
@@ -87,15 +85,31 @@ def parse(raw: dict[str, Any]) -> NetConf:
     return NetConf(raw)
 
 
+def parse_for_removal(raw: dict[str, Any]) -> NetConf:
+    """Read what DEL and GC need of a configuration that ADD would refuse as well.
+
+    Someone may have broken it after the ADD, or the ADD failed because of it: neither may keep a
+    pod from going.  What is of the wrong type counts as absent.
+    """
+    conf = wire.canonical(raw, _KEYS)
+    kept = {key: conf[key] for key in _TYPES if is_sound(conf, key, _TYPES[key])}
+    return NetConf({**kept, VALID_ATTACHMENTS: conf.get(VALID_ATTACHMENTS)})
+
+
+def is_sound(conf: dict[str, Any], key: str, kind: type) -> bool:
+    """Whether something of that kind is at ``key``, which the kernel would take if it is a path."""
+    value = conf.get(key)
+    return type(value) is kind and not (type(value) is str and "\0" in value)
+
+
 def field(conf: dict[str, Any], key: str, kind: type, default: Any) -> Any:
     """The value of ``key`` if it is of ``kind``, ``default`` if absent or null; CNIError 7 else."""
     value = conf.get(key)
     if value is None:
         return default
-    if type(value) is not kind:
-        raise invalid(
-            f"parse configuration: {wire.dumps(key)} must be {_KINDS[kind]}, not {shown(value)}"
-        )
+    if not is_sound(conf, key, kind):
+        kinds = _KINDS[kind] if type(value) is not kind else "without a NUL character"
+        raise invalid(f"parse configuration: {wire.dumps(key)} must be {kinds}, not {shown(value)}")
     return value
 
 

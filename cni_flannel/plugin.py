@@ -47,11 +47,17 @@ def cmd_add(args: Args) -> Mapping[str, Any]:
 
 def cmd_del(args: Args) -> None:
     """Detach the container, from whatever has survived; the state file goes last."""
-    net_conf = netconf.parse(args.conf)
+    net_conf = netconf.parse_for_removal(args.conf)
     state = _state(args, net_conf)
-    conf = _stored(args, state) or _conf_without_state(net_conf)
-    conf = delegate.renew(conf, net_conf)
-    plugin_of(conf).cmd_del(args.replaced(conf=conf))
+    stored = _stored(args, state)
+    conf = delegate.renew(_conf_without_state(net_conf) if stored is None else stored, net_conf)
+    try:
+        plugin_of(conf).cmd_del(args.replaced(conf=conf))
+    except CNIError as error:
+        if stored is not None or conf["type"] == delegate.BRIDGE:
+            raise
+        # As good as certainly it has nothing: an ADD stores the state before it calls a delegate.
+        args.note(f"DEL goes on: nothing is known of an attachment, and its delegate says: {error}")
     state.remove()
 
 
@@ -69,9 +75,9 @@ def cmd_gc(args: Args) -> None:
     """Remove what belongs to attachments that the runtime does not list."""
     from cni_flannel import garbage  # ADD does not pay for the other verbs
 
-    net_conf = netconf.parse(args.conf)
+    net_conf = netconf.parse_for_removal(args.conf)
     conf = delegate.renew(_conf_without_state(net_conf), net_conf)
-    if VALID_ATTACHMENTS in net_conf.raw:
+    if net_conf.raw.get(VALID_ATTACHMENTS) is not None:
         conf[VALID_ATTACHMENTS] = net_conf.raw[VALID_ATTACHMENTS]
     garbage.collect(args.replaced(conf=conf), net_conf.data_dir, plugin_of)
 
@@ -141,6 +147,6 @@ def _conf_without_state(net_conf: NetConf) -> dict[str, Any]:
         conf = delegate.build(net_conf, _subnet_env(net_conf, 0))
     except CNIError:
         # subnet.env is gone after a reboot: the leases and links are found without it.
-        return delegate.rebuild(net_conf)
+        conf = delegate.rebuild(net_conf)
     # The daemon may have taken over masquerading since the ADD: look for rules all the same.
     return {**conf, "ipMasq": net_conf.delegate.get("ipMasq", True)}

@@ -87,8 +87,17 @@ def read(path: str) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise _failure("read", path, error) from error
-    # one without a type names no delegate to hand a DEL to
-    return conf if type(conf) is dict and type(conf.get("type")) is str and conf["type"] else None
+    return conf if _is_usable(conf) else None
+
+
+def _is_usable(conf: Any) -> bool:
+    """Whether it names the delegate to hand a DEL to, and where its addresses come from."""
+    if type(conf) is not dict or not conf.get("type"):
+        return False
+    ipam = conf.get("ipam", {})
+    texts = [conf["type"], conf.get("name", "")]
+    texts += [ipam.get("type", ""), ipam.get("dataDir", "")] if type(ipam) is dict else [ipam]
+    return all(type(text) is str and "\0" not in text for text in texts)
 
 
 def listed(data_dir: str, problems: list[CNIError]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -57,6 +57,22 @@ class Conf:
         self.wait_s = _seconds(self.ipam, "subnetFileWait", SUBNET_FILE_WAIT_S)
 
 
+def for_removal(conf: dict[str, Any]) -> Conf:
+    """Read what DEL and GC need: where the leases are.  What is of no use counts as absent.
+
+    ADD may refuse the same conf: someone may have broken it meanwhile.
+    """
+    net = canonical(conf, _NET)
+    ipam = canonical(net["ipam"], _IPAM) if isinstance(net.get("ipam"), dict) else {}
+    for keys in (("dataDir", "lockTimeout"), ("dataDir",)):
+        try:
+            kept = {key: ipam.get(key) for key in keys}
+            return Conf({"name": net.get("name"), "ipam": kept})
+        except CNIError:
+            continue
+    return Conf({"name": net.get("name")})
+
+
 def object_at(holder: dict[str, Any], key: str) -> dict[str, Any]:
     """The object at a key, {} if absent; CNIError 7 if it is none."""
     value = holder.get(key)
@@ -74,6 +90,8 @@ def string_at(holder: dict[str, Any], key: str, where: str = "") -> str:
         return ""
     if not isinstance(value, str):
         raise wrong(f"{where or key} {dumps(value)} is not a string")
+    if "\0" in value:
+        raise wrong(f"{where or key} {dumps(value)} has a NUL character")
     return value
 
 

@@ -8,7 +8,7 @@ imported when it is needed, and so is what only ADD needs.
 from __future__ import annotations
 
 from cni.errors import Interrupted, combine
-from ipam.conf import Conf
+from ipam.conf import Conf, for_removal
 from ipam.index import owners_of
 from ipam.store import Store
 
@@ -51,7 +51,7 @@ def cmd_add(args: Args, results_dir: str = RESULTS_DIR) -> Result:
 
 def cmd_del(args: Args) -> None:
     """Release all that the attachment holds; nothing to release is success."""
-    conf = Conf(args.conf)
+    conf = for_removal(args.conf)
     what = f"failed to release the addresses of {args.container_id} {args.ifname}"
     failures: list[OSError] = []
     try:
@@ -75,7 +75,7 @@ def held(args: Args) -> list[Address]:
 
     For a DEL that nobody tells which addresses it is about.
     """
-    conf = Conf(args.conf)
+    conf = for_removal(args.conf)
     try:
         store = Store.look(conf.data_dir, conf.name)
         if store is None:
@@ -101,7 +101,7 @@ def cmd_gc(args: Args, results_dir: str = RESULTS_DIR) -> None:
     """Free what is not a valid attachment; goes on after errors, reports them together."""
     from ipam import sweep, verify
 
-    conf = Conf(args.conf)
+    conf = for_removal(args.conf)
     valid = verify.valid_attachments(args.conf)
     try:
         store = Store.open(conf.data_dir, conf.name, conf.lock_timeout_s, create=False)

@@ -13,7 +13,7 @@ from cni.errors import CNIError, Interrupted
 from cni.validate import not_a_new_link
 from cni_flannel.bridge import layer3 as l3
 from cni_flannel.bridge import links, node, plan, plan_node, steps
-from cni_flannel.bridge.conf import HOST_LOCAL
+from cni_flannel.bridge.conf import HOST_LOCAL, RemovalConf
 from cni_flannel.bridge.ends import Ends, mac_of_call, port_mac, random_mac
 from cni_flannel.bridge.steps_rules import CheckSourceMAC, Masquerade
 
@@ -48,13 +48,13 @@ def add(args: Args, conf: BridgeConf, ipam: Plugin | None) -> dict[str, Any]:
             has_room = True
             if cleared:
                 args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
-                _forget_killed(args, conf, ends, attachment, ipam)
+                _forget_killed(args, ends, attachment, ipam)
             return _lease_and_attach(args, conf, ends, name, ipam)
     except Interrupted:
         # It may come anywhere, even when all was done.  With room made before, whatever bears the
         # attachment's name is this call's.
         if has_room:
-            _detach(_hurried(args, conf), conf, ipam)
+            _detach(_hurried(args, conf), ipam)
         raise
 
 
@@ -85,19 +85,16 @@ def _allocate(
         if error.code != errors.ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
             raise
         attachment = Attachment(conf.name, args.container_id, args.ifname)
-        _forget_killed(args, conf, ends, attachment, ipam)
+        _forget_killed(args, ends, attachment, ipam)
         return ipam.cmd_add(args)
 
 
-def _forget_killed(
-    args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment, ipam: Plugin | None
-) -> None:
+def _forget_killed(args: Args, ends: Ends, attachment: Attachment, ipam: Plugin | None) -> None:
     """Take back the lease and the rules of a killed ADD: the next one gets another address."""
     from cni_flannel.bridge import removal  # hardly any ADD follows a killed one
 
     _release(args, ipam)
-    if conf.ip_masq:
-        removal.remove_masquerade(args, ends, attachment, [])
+    removal.remove_rules(args, ends, attachment, [])
 
 
 def _hurried(args: Args, conf: BridgeConf) -> Args:
@@ -112,12 +109,12 @@ def _hurried(args: Args, conf: BridgeConf) -> Args:
     return args.replaced(conf={**args.conf, "ipam": ipam_conf})
 
 
-def _detach(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
+def _detach(args: Args, ipam: Plugin | None) -> None:
     """Take back an attachment that is complete, or half."""
     from cni_flannel.bridge import removal  # hardly any ADD is interrupted
 
     try:
-        removal.remove(args, conf, ipam)
+        removal.remove(args, RemovalConf(args.conf), ipam)
     except CNIError as error:
         args.note(f"could not roll back all of {args.container_id} {args.ifname}: {error}")
 

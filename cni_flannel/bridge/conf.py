@@ -9,9 +9,8 @@ Imports: the protocol package, ``netconf``'s typed access.
 from __future__ import annotations
 
 from cni import cniargs, wire
-from cni.errors import CNIError
 from cni.validate import not_a_new_link
-from cni_flannel.netconf import MIN_MTU_IPV6, field, integer, invalid, require_mtu, shown
+from cni_flannel.netconf import MIN_MTU_IPV6, field, integer, invalid, is_sound, require_mtu, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ NO_IPAM = ("bridge", "flannel")  # these ask the IPAM plugin that the same conf 
 IPTABLES, NFTABLES = "iptables", "nftables"
 MAX_VLAN = 4094
 KNOWN_CNI_ARGS = ("IP", "MAC", "GATEWAY")
+_OFF = (None, False)
 
 _KEYS = (
     "name",
@@ -144,24 +144,23 @@ def parse(args: Args) -> BridgeConf:
     return conf
 
 
-def parse_for_removal(args: Args) -> BridgeConf:
-    """Read what DEL and GC need, of a configuration that ADD would refuse as well.
+class RemovalConf:
+    """What DEL and GC need of a configuration, which ADD may refuse as well.
 
     Someone may have broken it after the ADD, or the ADD failed because of it: neither may keep a
-    pod from going.  What cannot be read is replaced by what makes removal look everywhere.
+    pod from going.  Where it says nothing of use, ``ipam_type`` is host-local, whose leases are
+    found by their owner, and ``wants_rules`` (in the packet filter) is true.
     """
-    conf = wire.canonical(args.conf, _KEYS)
-    problem: CNIError | None = None
-    for keys in (_KEYS, ("name", "ipam", "bridge"), ("name", "ipam")):
-        kept = {key: conf[key] for key in keys if key in conf}
-        if problem is not None:
-            kept = {**kept, "ipMasq": True, "macspoofchk": True}
-        try:
-            return BridgeConf(args.replaced(cni_args="", conf=kept))
-        except CNIError as error:
-            problem = problem or error
-    assert problem is not None  # noqa: S101 the last round raised it again
-    raise problem
+
+    __slots__ = ("bridge", "ipam_type", "name", "wants_rules")
+
+    def __init__(self, raw: dict[str, Any]) -> None:
+        conf = wire.canonical(raw, _KEYS)
+        ipam = wire.canonical(conf["ipam"], ("type",)) if is_sound(conf, "ipam", dict) else {}
+        self.name: str = conf["name"]
+        self.bridge: str = (is_sound(conf, "bridge", str) and conf["bridge"]) or BRIDGE
+        self.ipam_type: str = (is_sound(ipam, "type", str) and ipam["type"]) or HOST_LOCAL
+        self.wants_rules = any(conf.get(key) not in _OFF for key in ("ipMasq", "macspoofchk"))
 
 
 def _require_sense(conf: BridgeConf) -> None:

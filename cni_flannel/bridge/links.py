@@ -126,24 +126,17 @@ def looks_like_reference_name(name: str) -> bool:
     return len(name) == 12 and name.startswith("veth") and all(c in _HEX for c in name[4:])
 
 
-def stale(host: Handle, network: str, valid: set[tuple[str, str]]) -> list[tuple[Link, Attachment]]:
+def stale(host: Handle, network: str, valid: set[tuple[str, str]]) -> list[Link]:
     """Host veths of attachments of ``network`` that are not among ``valid``."""
-    found = []
-    for link in host.links(kind="veth"):
-        attachment = identity.parse_alias(link.alias)
-        if attachment is None or attachment.network != network:
-            continue
-        if (attachment.container_id, attachment.ifname) not in valid:
-            found.append((link, attachment))
-    return found
+    living = {identity.Attachment(network, *one).alias() for one in valid}
+    return [
+        link
+        for link in host.links(kind="veth")
+        if identity.is_of_network(link.alias, network)
+        and identity.without_mark(link.alias) not in living
+    ]
 
 
 def has_sibling(host: Handle, attachment: Attachment) -> bool:
     """Whether the container has another interface on the same network."""
-    others = (identity.parse_alias(link.alias) for link in host.links(kind="veth"))
-    return any(
-        other is not None
-        and other != attachment
-        and (other.network, other.container_id) == (attachment.network, attachment.container_id)
-        for other in others
-    )
+    return any(attachment.is_sibling(link.alias) for link in host.links(kind="veth"))

@@ -69,7 +69,8 @@ def attach(conf: BridgeConf, veth: AddVeth, layer3: Layer3) -> list[Step]:
             steps.append(DetectDuplicates(ifname, layer3.addresses))
         steps.append(AwaitPort(name, bridge))
     on_link = [prefix.address for prefix in layer3.addresses] if layer3.gateways else []
-    steps.append(Finish(veth.attachment, name, bridge, [] if conf.vlan else on_link))
+    alias = veth.attachment.alias(rules=conf.ip_masq or conf.macspoofchk)
+    steps.append(Finish(alias, name, bridge, [] if conf.vlan else on_link))
     return steps
 
 

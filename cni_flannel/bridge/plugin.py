@@ -33,7 +33,7 @@ def cmd_del(args: Args) -> None:
     """Detach the container; whatever is gone already is fine."""
     from cni_flannel.bridge import removal
 
-    conf = bridge_conf.parse_for_removal(args)
+    conf = bridge_conf.RemovalConf(args.conf)
     removal.remove(args, conf, ipam(conf.ipam_type))
 
 
@@ -49,7 +49,7 @@ def cmd_gc(args: Args) -> None:
     """Remove what belongs to attachments that the runtime does not list."""
     from cni_flannel.bridge import removal
 
-    conf = bridge_conf.parse_for_removal(args)
+    conf = bridge_conf.RemovalConf(args.conf)
     removal.collect(args, conf, ipam(conf.ipam_type))
 
 

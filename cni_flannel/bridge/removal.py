@@ -10,7 +10,7 @@ Imports: the parts of this package, ``netlink``, ``kernel``, ``ipam``.
 from __future__ import annotations
 
 from cni import cidr, errors, version
-from cni.attachment import Attachment
+from cni.attachment import Attachment, parse_alias
 from cni.cidr import Prefix
 from cni.errors import CNIError
 from cni_flannel.bridge import links
@@ -22,11 +22,14 @@ from netlink import rtnl
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeVar
 
     from cni.types import Args, Plugin
-    from cni_flannel.bridge.conf import BridgeConf
+    from cni_flannel.bridge.conf import RemovalConf
     from netlink.link import Link
     from netlink.nlmsg import Message
+
+    T = TypeVar("T")
 
 _RETRY = "the runtime repeats the call"
 
@@ -40,16 +43,17 @@ class Attempts:
         self._what = what
         self._errors: list[CNIError] = []
 
-    def run(self, part: Callable[..., object], *values: object) -> None:
-        """Call ``part`` with the values; an error of it is kept for ``finish``."""
+    def run(self, part: Callable[..., T], *values: object) -> T | None:
+        """Call ``part`` with the values, what it gives; an error of it is kept for ``finish``."""
         try:
-            part(*values)
+            return part(*values)
         except CNIError as error:
             self._errors.append(error)
         except OSError as error:
             cause = refused(error)
             msg = f"{self._what}: {cause.msg}"
             self._errors.append(CNIError(cause.code, msg, f"{cause.details}\n{_RETRY}"))
+        return None
 
     def keep(self, errors: Iterable[CNIError]) -> None:
         """Tell these errors as well."""
@@ -66,29 +70,31 @@ class Attempts:
             raise errors.combine(self._what, self._errors)
 
 
-def remove(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
-    """DEL: remove link, neighbours, lease and rules of one attachment."""
+def remove(args: Args, conf: RemovalConf, ipam: Plugin | None) -> None:
+    """DEL: remove link, neighbours, lease and rules of one attachment.
+
+    Rules are looked for where the conf asks for some, and it may have been changed since the ADD:
+    where the link says that it may have some, and where there is no link that could say it.
+    """
     attachment = Attachment(conf.name, args.container_id, args.ifname)
     attempts = Attempts(f"detach {attachment.alias()}")
     with Ends.surviving(args) as ends:
         addresses = _addresses_of_result(args)
         args.require_caller()
-        attempts.run(_remove_link, args, conf, ends, attachment, addresses)
+        alias = attempts.run(_remove_link, args, conf, ends, attachment, addresses)
         # Who gave up has called again, and the lease and rules may be a later attachment's.
         args.require_caller()
         if ipam is not None and attempts.clean:
             attempts.run(ipam.cmd_del, args)
-        if conf.ip_masq:
-            attempts.run(remove_masquerade, args, ends, attachment, addresses)
-        if conf.macspoofchk:
-            attempts.run(_stop_mac_check, args, attachment)
+        if conf.wants_rules or alias != attachment.alias():
+            attempts.run(remove_rules, args, ends, attachment, addresses)
     attempts.finish()
 
 
 def _remove_link(
-    args: Args, conf: BridgeConf, ends: Ends, attachment: Attachment, addresses: list[Prefix]
-) -> None:
-    """Delete the veth pair by the host's end; by the pod's if the Go plugin made it.
+    args: Args, conf: RemovalConf, ends: Ends, attachment: Attachment, addresses: list[Prefix]
+) -> str:
+    """Delete the veth pair by the host's end; by the pod's if the Go plugin made it.  Its alias.
 
     The bridge's neighbour entries go with it, in the same send: a DEL that is killed leaves both
     or neither, and before the lease goes, since then the next pod may have the address and an
@@ -105,7 +111,7 @@ def _remove_link(
             addresses += [prefix for prefix in there if prefix not in addresses]
     if not addresses and conf.ipam_type == HOST_LOCAL:
         addresses += [Prefix(address, address.bits) for address in host_local.held(args)]
-    removals = _forget_neighbours(ends, conf.bridge, addresses)
+    removals = _forget_neighbours(ends, host_link, conf.bridge, addresses)
     index = 0 if pod_link is None else pod_link.link
     if host_link is not None:
         index = host_link.index
@@ -113,10 +119,11 @@ def _remove_link(
         ends.drop_link(index, *removals)
     elif removals:
         ends.drop(*removals)
+    return "" if host_link is None else host_link.alias
 
 
 def _pod_link(
-    conf: BridgeConf, ends: Ends, attachment: Attachment, host_link: Link | None
+    conf: RemovalConf, ends: Ends, attachment: Attachment, host_link: Link | None
 ) -> Link | None:
     """The pod's end, if it is this attachment's."""
     if host_link is None:
@@ -125,11 +132,15 @@ def _pod_link(
     return link if link is not None and rtnl.paired(host_link, link) else None
 
 
-def _forget_neighbours(ends: Ends, bridge: str, addresses: list[Prefix]) -> list[Message]:
-    master = ends.host.get_link(bridge) if addresses else None
-    if master is None:
-        return []
-    return [rtnl.del_neighbour(master.index, prefix.address) for prefix in addresses]
+def _forget_neighbours(
+    ends: Ends, port: Link | None, bridge: str, addresses: list[Prefix]
+) -> list[Message]:
+    """On the port's bridge, whatever the conf calls it now; on that one if there is no port."""
+    index = 0 if port is None else port.master
+    if addresses and not index:
+        master = ends.host.get_link(bridge)
+        index = 0 if master is None else master.index
+    return [rtnl.del_neighbour(index, prefix.address) for prefix in addresses if index]
 
 
 def _addresses_of_result(args: Args) -> list[Prefix]:
@@ -142,23 +153,31 @@ def _addresses_of_result(args: Args) -> list[Prefix]:
         return []
 
 
+def remove_rules(args: Args, ends: Ends, attachment: Attachment, addresses: list[Prefix]) -> None:
+    """Take away the rules of both kinds, whoever wrote them, and with whatever program."""
+    attempts = Attempts(f"remove rules of {attachment.alias()}")
+    attempts.run(_stop_masquerading, args, ends, attachment, addresses)
+    attempts.run(_stop_mac_check, args, attachment)
+    attempts.finish()
+
+
 def _stop_mac_check(args: Args, attachment: Attachment) -> None:
     from cni_flannel.kernel import macspoof  # rarely asked for
 
     macspoof.teardown(attachment.container_id, attachment.ifname, args.environ)
 
 
-def remove_masquerade(
+def _stop_masquerading(
     args: Args, ends: Ends, attachment: Attachment, addresses: list[Prefix]
 ) -> None:
-    """Take the rules away; the container's chain only if no sibling interface uses it."""
+    """The container's chain goes only if no sibling interface uses it."""
     from cni_flannel.kernel import masq  # most nodes leave masquerading to the daemon
 
     known = addresses if links.has_sibling(ends.host, attachment) else None
     masq.teardown(attachment.network, args.container_id, args.ifname, args.environ, known)
 
 
-def collect(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
+def collect(args: Args, conf: RemovalConf, ipam: Plugin | None) -> None:
     """GC: remove links and rules of attachments that are not listed, then let IPAM do the same.
 
     A list that is absent proves nothing dead, and a veth lives only as long as its namespace:
@@ -183,19 +202,21 @@ def _collect_links(args: Args, ends: Ends, network: str, valid: set[tuple[str, s
 
     attempts = Attempts("remove stale links")
     stale = links.stale(ends.host, network, valid)
-    for link, _ in stale:
+    for link in stale:
         args.note(f"GC removes {link.name} of {link.alias}")
-    deletions = [bulk.Deletion(link.index) for link, _ in stale]
+    deletions = [bulk.Deletion(link.index) for link in stale]
     bulk.delete(ends.host, deletions)
-    for (_, attachment), deletion in zip(stale, deletions, strict=True):
-        attempts.run(_end_of_link, args, attachment, deletion.error)
+    for link, deletion in zip(stale, deletions, strict=True):
+        attempts.run(_end_of_link, args, link, deletion.error)
     attempts.finish()
 
 
-def _end_of_link(args: Args, attachment: Attachment, error: OSError | None) -> None:
+def _end_of_link(args: Args, link: Link, error: OSError | None) -> None:
     if error is not None:
         raise error
-    _stop_mac_check(args, attachment)
+    attachment = parse_alias(link.alias)
+    if attachment is not None:
+        _stop_mac_check(args, attachment)
 
 
 def _collect_masquerade(args: Args, network: str, valid: set[tuple[str, str]]) -> None:

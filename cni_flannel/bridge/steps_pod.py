@@ -186,12 +186,10 @@ class Finish(Step):
     and one that was filled in would send packets to the old one for half a minute.
     """
 
-    __slots__ = ("addresses", "attachment", "bridge", "name")
+    __slots__ = ("addresses", "alias", "bridge", "name")
 
-    def __init__(
-        self, attachment: Attachment, name: str, bridge: Link, addresses: Sequence[Address]
-    ) -> None:
-        self.attachment = attachment
+    def __init__(self, alias: str, name: str, bridge: Link, addresses: Sequence[Address]) -> None:
+        self.alias = alias
         self.name = name
         self.bridge = bridge
         self.addresses = list(addresses)
@@ -202,7 +200,7 @@ class Finish(Step):
                 f"ip neighbour replace {address} dev {self.bridge.name} nud none"
                 for address in self.addresses
             ),
-            f"ip link set {self.name} alias '{self.attachment.alias()}'",
+            f"ip link set {self.name} alias '{self.alias}'",
         ]
 
     def apply(self, ends: Ends) -> None:
@@ -211,7 +209,7 @@ class Finish(Step):
                 rtnl.replace_neighbour(self.bridge.index, address, None, state=rtnl.NUD_NONE)
                 for address in self.addresses
             ),
-            rtnl.set_link(self.name, alias=self.attachment.alias()),
+            rtnl.set_link(self.name, alias=self.alias),
         )
 
     def undo(self, ends: Ends) -> None:

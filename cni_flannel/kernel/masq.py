@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 IPTABLES = "iptables"
 NFTABLES = "nftables"
 
+_NFT, _LEGACY = "nft", "legacy"  # the two kinds of iptables
 _NFPROTO = {4: nfnl.NFPROTO_IPV4, 6: nfnl.NFPROTO_IPV6}
 _LEGACY_TABLES = {
     4: "/proc/thread-self/net/ip_tables_names",
@@ -121,14 +122,15 @@ def teardown(
     """
     errors: list[CNIError] = []
     chain = rulenames.chain(network, container_id)
-    for family, seen in _may_hold(chain).items():
+    for family, kind in _may_hold(chain):
         from cni_flannel.kernel import iptables  # only now: most teardowns find nothing
 
+        tool = iptables.Tool(family, environ, kind)
         addresses = None
         if prefixes is not None:
             addresses = [prefix.address for prefix in prefixes if prefix.family == family]
         try:
-            iptables.teardown(family, chain, environ, addresses, seen=seen)
+            iptables.teardown(tool, chain, addresses, seen=kind == _NFT)
         except CNIError as error:
             errors.append(error)
     if _may_hold_nftables():
@@ -174,9 +176,9 @@ def collect(network: str, valid: Collection[tuple[str, str]], environ: Mapping[s
 
     errors: list[CNIError] = []
     living = {rulenames.chain(network, container_id) for container_id, _ in valid}
-    for family in _may_hold("POSTROUTING"):
+    for family, kind in _may_hold("POSTROUTING"):
         try:
-            iptables.collect(family, network, living, environ)
+            iptables.collect(iptables.Tool(family, environ, kind), network, living)
         except CNIError as error:
             errors.append(error)
     try:
@@ -187,19 +189,20 @@ def collect(network: str, valid: Collection[tuple[str, str]], environ: Mapping[s
         raise combine(f'remove stale masquerading on "{network}"', errors)
 
 
-def _may_hold(chain: str) -> dict[int, bool]:
-    """Map the families whose table nat may hold the chain to whether it was seen there.
+def _may_hold(chain: str) -> list[tuple[int, str]]:
+    """Of which families a table nat may hold the chain, and which kind of iptables writes there.
 
     Asks the kernel, runs nothing. iptables-nft's tables are read through nfnl. Of
     iptables-legacy's only the names show, so where there is a table nat the answer is perhaps.
     """
-    families = {}
+    places = []
     with nfnl.Ruleset() as ruleset:
         for family, nfproto in _NFPROTO.items():
-            seen = ruleset.may_have_chain(nfproto, "nat", chain)
-            if seen or _has_legacy_nat(family):
-                families[family] = seen
-    return families
+            if ruleset.may_have_chain(nfproto, "nat", chain):
+                places.append((family, _NFT))
+            if _has_legacy_nat(family):
+                places.append((family, _LEGACY))
+    return places
 
 
 def _may_hold_nftables() -> bool:

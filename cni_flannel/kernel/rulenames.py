@@ -38,6 +38,8 @@ NFT_CHAIN_MAX = 127
 NFT_ATTACHMENT_SIZE = 33
 """Characters of what nft_attachment returns."""
 
+_DIGITS = frozenset("0123456789abcdef")
+
 NFT_MASQ_TABLE = "cni_plugins_masquerade"
 NFT_MASQ_CHAIN = "masq_checks"
 
@@ -54,6 +56,12 @@ def _cut(text: str, size: int) -> str:
 def chain(network: str, container_id: str) -> str:
     """Name the iptables chain of a container on a network; the interface name plays no part."""
     return ("CNI-" + _hex(network + container_id))[:CHAIN_LENGTH]
+
+
+def is_chain(text: str) -> bool:
+    """Whether it is a name such as `chain` gives."""
+    digits = text.removeprefix("CNI-")
+    return len(digits) == CHAIN_LENGTH - 4 and set(digits) <= _DIGITS
 
 
 def comment(network: str, container_id: str) -> str:

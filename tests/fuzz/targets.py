@@ -102,7 +102,7 @@ def check_bridge(conf: Any) -> None:
         return
     args = _args(conf)
     taken = refused(lambda: bridge_conf.parse(args))
-    left = refused(lambda: bridge_conf.parse_for_removal(args))
+    left = refused(lambda: bridge_conf.RemovalConf(conf))
     assert taken is None or left is not None
 
 

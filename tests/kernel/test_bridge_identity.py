@@ -255,7 +255,7 @@ def test_what_a_killed_add_left_is_rolled_back_and_redone(
     assert node.addresses("p1")["eth0"] == [address]
     assert leases(node) == [address.removesuffix("/24")]
     assert node.links()[veth]["ifindex"] != index
-    assert node.links()[veth]["ifalias"] == ATTACHMENT.alias()
+    assert node.links()[veth]["ifalias"] == ATTACHMENT.alias(rules=bool(keys))
 
 
 def test_rules_that_a_killed_add_left_do_not_stay_beside_the_new_ones(node: Node) -> None:

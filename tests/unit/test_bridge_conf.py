@@ -203,31 +203,29 @@ def test_broken_cni_args_are_the_environments_error() -> None:
     assert caught.value.code == INVALID_ENVIRONMENT
 
 
-REMOVABLE: list[tuple[str, dict[str, Any], str]] = [
-    ("contradiction", {"hairpinMode": True, "promiscMode": True, "bridge": "br1"}, "br1"),
-    ("mtu", {"mtu": "1500"}, "cni0"),
-    ("vlan", {"vlan": 4095}, "cni0"),
-    ("bridge name", {"bridge": "b" * 16}, "cni0"),
-    ("bridge of a number", {"bridge": 5}, "cni0"),
+REMOVABLE: list[tuple[str, dict[str, Any], tuple[str, str, bool]]] = [
+    ("contradiction", {"hairpinMode": True, "promiscMode": True}, ("br1", "dhcp", False)),
+    ("mtu", {"mtu": "1500"}, ("br1", "dhcp", False)),
+    ("vlan", {"vlan": 4095}, ("br1", "dhcp", False)),
+    ("bridge of a number", {"bridge": 5}, ("cni0", "dhcp", False)),
+    ("bridge of nothing", {"bridge": ""}, ("cni0", "dhcp", False)),
+    ("masquerading", {"ipMasq": True}, ("br1", "dhcp", True)),
+    ("masquerading of a text", {"ipMasq": "no"}, ("br1", "dhcp", True)),
+    ("MAC check", {"macspoofchk": True}, ("br1", "dhcp", True)),
+    ("no MAC check", {"macspoofchk": False}, ("br1", "dhcp", False)),
+    ("ipam of a text", {"ipam": "dhcp"}, ("br1", "host-local", False)),
+    ("ipam of a number", {"ipam": 5}, ("br1", "host-local", False)),
+    ("no ipam", {"ipam": None}, ("br1", "host-local", False)),
+    ("ipam type of a number", {"ipam": {"type": 5}}, ("br1", "host-local", False)),
+    ("other case", {"Bridge": "br2", "IPAM": {"Type": "x"}}, ("br2", "x", False)),
+    ("MAC of a number", {"runtimeConfig": {"mac": 5}}, ("br1", "dhcp", False)),
 ]
 
 
-@pytest.mark.parametrize(("wrong", "bridge"), named(REMOVABLE))
-def test_removal_looks_everywhere_when_the_configuration_is_wrong(
-    wrong: dict[str, Any], bridge: str
-) -> None:
-    given = args({"name": "net", "ipam": {"type": "dhcp"}, **wrong}, cni_args="x;")
-    conf = bridge_conf.parse_for_removal(given)
-    assert (conf.name, conf.bridge, conf.ipam_type) == ("net", bridge, "dhcp")
-    assert conf.ip_masq
-    assert conf.macspoofchk
-
-
-def test_removal_takes_a_right_configuration_as_it_is() -> None:
-    conf = bridge_conf.parse_for_removal(args({"name": "net", "vlan": 5, "bridge": "br1"}))
-    assert (conf.bridge, conf.vlan, conf.ip_masq, conf.macspoofchk) == ("br1", 5, False, False)
-
-
-def test_removal_needs_an_ipam_section_that_can_be_read() -> None:
-    with pytest.raises(CNIError, match='"ipam" must be an object'):
-        bridge_conf.parse_for_removal(args({"name": "net", "ipam": 5}))
+@pytest.mark.parametrize(("wrong", "found"), named(REMOVABLE))
+def test_removal_judges_nothing(wrong: dict[str, Any], found: tuple[str, str, bool]) -> None:
+    conf = bridge_conf.RemovalConf(
+        {"name": "net", "ipam": {"type": "dhcp"}, "bridge": "br1", **wrong}
+    )
+    assert conf.name == "net"
+    assert (conf.bridge, conf.ipam_type, conf.wants_rules) == found

@@ -110,6 +110,15 @@ def test_the_alias_of_a_link_that_is_being_made_is_recognised() -> None:
     assert parse_alias(ONE.alias(adding=True)) == ONE
 
 
+def test_the_alias_of_a_link_with_rules_is_recognised() -> None:
+    for attachment in (ONE, Attachment("n" * 200, "c" * 200, "eth0123456789ab")):
+        marked = attachment.alias(rules=True)
+        assert marked not in (attachment.alias(), attachment.alias(adding=True))
+        assert len(marked) <= ALIAS_BYTES
+        assert attachment.owns(marked)
+    assert parse_alias(ONE.alias(rules=True)) == ONE
+
+
 def test_a_long_alias_becomes_a_hash_that_still_proves() -> None:
     long = Attachment("n" * 200, "c" * 64, "eth0")
     assert len(long.alias()) <= ALIAS_BYTES

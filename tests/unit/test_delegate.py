@@ -208,7 +208,7 @@ def test_nothing_that_was_given_is_changed() -> None:
     assert wire.dumps(conf) == before
 
 
-def test_a_delete_without_the_nodes_subnet_looks_for_everything() -> None:
+def test_a_delete_without_the_nodes_subnet_has_no_ranges() -> None:
     net_conf = netconf.parse(
         {"name": "n", "cniVersion": "1.0.0", "ipam": {"dataDir": "/d", "exclude": "10.0.0.1"}}
     )
@@ -217,7 +217,6 @@ def test_a_delete_without_the_nodes_subnet_looks_for_everything() -> None:
         "cniVersion": "1.0.0",
         "type": "bridge",
         "isGateway": True,
-        "ipMasq": True,
         "ipam": {"type": "host-local", "dataDir": "/d"},
     }
 

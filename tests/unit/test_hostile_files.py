@@ -142,7 +142,7 @@ def test_ipam_that_would_call_itself_is_refused_by_add_and_passed_over_by_del(ki
     with pytest.raises(CNIError, match="without end") as caught:
         bridge_conf.parse(args)
     assert caught.value.code == INVALID_NETWORK_CONFIG
-    assert bridge.ipam(bridge_conf.parse_for_removal(args).ipam_type) is None
+    assert bridge.ipam(bridge_conf.RemovalConf(args.conf).ipam_type) is None
 
 
 def test_part_of_the_plugin_that_cannot_be_loaded_is_no_bug() -> None:

@@ -166,16 +166,29 @@ HOST = FakeHandle(
     link("veth4", 14, alias=alias_of("other", "c3", "eth0")),
     link("veth5", 15),
     link("veth6", 16, alias="flannel:"),
-    link("dummy0", 17, "dummy", alias=alias_of("net", "c4", "eth0")),
+    link("veth7", 17, alias=Attachment("net", "c5", "eth0").alias(rules=True)),
+    link("dummy0", 18, "dummy", alias=alias_of("net", "c4", "eth0")),
 )
 
 
 def test_stale_are_veths_of_the_network_whose_attachment_is_not_listed() -> None:
     found = links.stale(HOST, "net", {("c1", "eth0")})  # type: ignore[arg-type]
-    assert [(one.name, of.container_id, of.ifname) for one, of in found] == [
-        ("veth2", "c1", "net1"),
-        ("veth3", "c2", "eth0"),
-    ]
+    assert [one.name for one in found] == ["veth2", "veth3", "veth7"]
+
+
+def test_long_names_are_stale_and_siblings_as_short_ones_are() -> None:
+    network, container_id = "n" * 200, "c" * 200
+    first, second = (Attachment(network, container_id, name) for name in ("eth0", "net1"))
+    host: Any = FakeHandle(
+        link("veth1", 11, alias=first.alias(rules=True)),
+        link("veth2", 12, alias=second.alias(adding=True)),
+        link("veth3", 13, alias=alias_of("net", "c1", "eth0")),
+    )
+    found = links.stale(host, network, {(container_id, "eth0")})
+    assert [one.name for one in found] == ["veth2"]
+    assert links.stale(host, "n" * 199, set()) == []
+    assert links.has_sibling(host, first)
+    assert not links.has_sibling(host, Attachment(network, "c" * 199, "eth0"))
 
 
 SIBLINGS: list[tuple[str, Attachment, bool]] = [

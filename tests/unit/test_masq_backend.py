@@ -69,8 +69,8 @@ def test_a_missing_program_of_the_chosen_backend_is_named(folder: Path) -> None:
 
 def test_without_programs_there_is_nothing_to_tear_down(folder: Path) -> None:
     environ = {"PATH": str(folder)}
-    iptables.teardown(4, "CNI-x", environ)
-    iptables.collect(6, "net", [], environ)
+    iptables.teardown(iptables.Tool(4, environ), "CNI-x")
+    iptables.collect(iptables.Tool(6, environ, "legacy"), "net", [])
     nftables.teardown("net", "cid", "eth0", environ)
     nftables.collect("net", [], environ)
 
@@ -156,8 +156,8 @@ def test_every_call_of_iptables_waits_for_the_xtables_lock(folder: Path) -> None
     environ = install(folder, script, *names)
     iptables.setup("net", "cid", PREFIXES, environ)
     iptables.missing("net", "cid", PREFIXES, environ)
-    iptables.teardown(4, "CNI-x", environ)
-    iptables.collect(6, "net", [], environ)
+    iptables.teardown(iptables.Tool(4, environ), "CNI-x")
+    iptables.collect(iptables.Tool(6, environ, "legacy"), "net", [])
     assert iptables.usable(environ)
     asked = (folder / "words").read_text().splitlines()
     assert len(asked) > 6

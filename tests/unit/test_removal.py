@@ -138,11 +138,11 @@ class Call:
     def delete(self, **conf: Any) -> None:
         shape = {"name": "net", "ipam": {"type": "host-local"}, **conf}
         given = args(shape, self.notes, resident=self.resident)
-        removal.remove(given, bridge_conf.parse(given), self.ipam)
+        removal.remove(given, bridge_conf.RemovalConf(given.conf), self.ipam)
 
     def collect(self, **conf: Any) -> None:
         given = args({"name": "net", **conf}, self.notes)
-        removal.collect(given, bridge_conf.parse(given), self.ipam)
+        removal.collect(given, bridge_conf.RemovalConf(given.conf), self.ipam)
 
 
 @pytest.fixture
@@ -222,27 +222,57 @@ def test_a_lease_that_cannot_be_released_stops_no_other_part(call: Call) -> None
         call.delete(ipMasq=True)
     assert (caught.value.code, caught.value.msg) == (11, "locked")
     assert call.ends.host.done[-1] == rtnl.del_link(9)
-    assert [what for what, _ in call.rules] == ["masq"]
+    assert [what for what, _ in call.rules] == ["masq", "mac"]
 
 
 def test_the_chain_of_a_container_goes_with_its_last_interface(call: Call) -> None:
     call.attach()
     call.delete(ipMasq=True)
-    assert call.rules == [("masq", None)]
+    assert call.rules[0] == ("masq", None)
 
 
 def test_the_chain_that_a_sibling_uses_stays(call: Call) -> None:
     call.ends.host.known.append(SIBLING)
     call.attach()
     call.delete(ipMasq=True)
-    ((_, known),) = call.rules
+    (_, known), _ = call.rules
     assert [str(prefix) for prefix in known] == ["10.1.0.2/24"]
 
 
 def test_a_siblings_rules_are_left_alone_even_if_the_address_is_unknown(call: Call) -> None:
     call.ends.host.known.append(SIBLING)
     call.delete(ipMasq=True)
-    assert call.rules == [("masq", [])]
+    assert call.rules[0] == ("masq", [])
+
+
+@pytest.mark.parametrize(
+    ("alias", "looks"),
+    [
+        (ME.alias(), False),
+        (ME.alias(rules=True), True),
+        (ME.alias(adding=True), True),
+        ("", True),
+        (None, True),
+    ],
+    ids=["without", "with rules", "half made", "made by Go", "link gone"],
+)
+def test_rules_are_looked_for_where_there_may_be_some(
+    call: Call, alias: str | None, *, looks: bool
+) -> None:
+    """Whatever the conf says now; and nothing is asked where it is known that there are none."""
+    if alias is not None:
+        call.attach()
+        call.ends.host.get_link(9).alias = alias
+    call.delete(ipMasq=False)
+    assert [what for what, _ in call.rules] == (["masq", "mac"] if looks else [])
+
+
+def test_a_link_that_stays_is_no_reason_to_leave_the_rules(call: Call) -> None:
+    call.attach()
+    call.ends.host.refusal = lambda _: errno.EPERM
+    with pytest.raises(CNIError):
+        call.delete()
+    assert [what for what, _ in call.rules] == ["masq", "mac"]
 
 
 # ----------------------------------------------------------------------------------------------- GC

@@ -211,7 +211,7 @@ def test_the_end_of_an_add_empties_the_neighbour_entries_and_undo_forgets_them()
     host = FakeHandle()
     address = parse_address("10.244.1.2")
     bridge = link("cni0", 7, "bridge")
-    step = Finish(IDENTITY, "vethx", bridge, [address])
+    step = Finish(IDENTITY.alias(), "vethx", bridge, [address])
     step.apply(FakeEnds(host))
     assert host.done == [
         rtnl.replace_neighbour(7, address, None, state=rtnl.NUD_NONE),
