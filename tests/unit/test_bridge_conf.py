@@ -127,7 +127,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("of the kernel's", {"bridge": "all"}, 'could not add "all": the kernel'),
     ("of the kernel's too", {"bridge": "default"}, 'could not add "default": the kernel'),
     ("the kernel's blank", {"bridge": "brà"}, "a byte (a0 or 00)"),
-    ("NUL", {"bridge": "br\0"}, "a byte (a0 or 00)"),
+    ("NUL", {"bridge": "br\0"}, '"bridge" must be without a NUL character'),
     ("bridge", {"bridge": 5}, '"bridge" must be a string, not 5'),
     ("ipam", {"ipam": []}, '"ipam" must be an object, not []'),
     ("ipam type", {"ipam": {"type": 5}}, '"type" must be a string, not 5'),
