@@ -13,7 +13,10 @@ import json
 import platform
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NAME = "docker.io/conformance/busybox:1"
 BUSYBOX = Path("/bin/busybox")
@@ -22,7 +25,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _OCI = "application/vnd.oci.image"
 
 
-def archive() -> bytes:
+def archive(name: str = NAME, command: Sequence[str] = ("/bin/sh",)) -> bytes:
     """Return the OCI archive, as `ctr image import` and `podman load` read it."""
     layer = _layer()
     packed = gzip.compress(layer, mtime=0)
@@ -31,7 +34,7 @@ def archive() -> bytes:
         {
             "architecture": architecture,
             "os": "linux",
-            "config": {"Env": ["PATH=/bin"], "Cmd": ["/bin/sh"]},
+            "config": {"Env": ["PATH=/bin"], "Cmd": list(command)},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         }
     )
@@ -46,8 +49,8 @@ def archive() -> bytes:
     entry = _descriptor(f"{_OCI}.manifest.v1+json", manifest) | {
         "platform": {"architecture": architecture, "os": "linux"},
         "annotations": {
-            "io.containerd.image.name": NAME,
-            "org.opencontainers.image.ref.name": NAME,
+            "io.containerd.image.name": name,
+            "org.opencontainers.image.ref.name": name,
         },
     }
     files = {f"blobs/sha256/{_digest(blob)[7:]}": blob for blob in (config, packed, manifest)}

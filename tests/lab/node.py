@@ -6,16 +6,15 @@ word `source` runs the checkout. Pods are attached by the frozen plugins, as a r
 
 from __future__ import annotations
 
-import http.client
+import http
 import json
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from conformance.state import entered
+from tests.lab import web
 from tests.lab.space import ROOT, LabError, Space, until
 from tests.lab.underlay import GATEWAY, GATEWAY6
 
@@ -76,6 +75,11 @@ class Pod(NamedTuple):
     node: Node
     netns: Path
     addresses: dict[int, str]
+
+    @property
+    def inside(self) -> str:
+        """Path of the namespace as seen from the node."""
+        return f"/run/netns/{self.name}"
 
 
 class Node(Space):
@@ -140,17 +144,8 @@ class Node(Space):
 
     def get(self, page: str) -> tuple[int, str]:
         """Fetch a page of the daemon: status and text. OSError."""
-        connection = http.client.HTTPConnection("127.0.0.1", HEALTH_PORT, timeout=10)
-        with entered(self.netns):
-            connection.sock = socket.create_connection(("127.0.0.1", HEALTH_PORT), 10)
-        try:
-            connection.request("GET", page)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        except http.client.HTTPException as error:
-            raise OSError(f"{page}: {error!r}") from error
-        finally:
-            connection.close()
+        status, content = web.get(self.netns, "127.0.0.1", HEALTH_PORT, page)
+        return status, content.decode()
 
     def metric(self, name: str) -> float:
         """Give the value of a metric without labels. LabError."""

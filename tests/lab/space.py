@@ -42,14 +42,30 @@ def until(
     return time.monotonic() - start
 
 
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def members(namespace: str) -> list[int]:
+    """Find the processes of a namespace, given as its link in /proc reads."""
+    kind = namespace.partition(":")[0]
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(process / "ns" / kind) == namespace:
+                found.append(int(process.name))
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
 class Process:
     """A program in a space. nsenter stands before it, as its parent, and repeats how it ended."""
 
     def __init__(self, nsenter: subprocess.Popen[bytes]) -> None:
         self._nsenter = nsenter
-        children = Path(f"/proc/{nsenter.pid}/task/{nsenter.pid}/children")
-        until("nsenter's child", lambda: bool(children.read_text()) or nsenter.poll() is not None)
-        self.pid = int(children.read_text().split()[0])
+        until("nsenter's child", lambda: bool(_children(nsenter.pid)) or nsenter.poll() is not None)
+        self.pid = _children(nsenter.pid)[0]
 
     @property
     def is_running(self) -> bool:
@@ -77,10 +93,15 @@ class Process:
 
 
 class Space:
-    """Network, mount and PID namespace of a process, which ``pid`` names as seen from here."""
+    """Namespaces of a process, which ``pid`` names as seen from here."""
 
-    def __init__(self, name: str, argv: Sequence[str]) -> None:
-        """Start the holder, which prints `ready` when it is, and waits for the end of its input."""
+    def __init__(
+        self, name: str, argv: Sequence[str], namespaces: Sequence[str] = ("net", "mount", "pid")
+    ) -> None:
+        """Start the holder, which prints `ready` when it is, and waits for the end of its input.
+
+        ``argv`` may start it through others: it is the last in the line of their children.
+        """
         self.name = name
         self._started: list[Process] = []
         self._holder = subprocess.Popen(
@@ -95,9 +116,11 @@ class Space:
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != "ready\n":
             raise LabError(f"{name} was not made: {self._holder.communicate()[1].strip()}")
-        children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children").read_text()
-        self.pid = int(children.split()[0])
-        self.enter = ("nsenter", "--target", str(self.pid), "--net", "--mount", "--pid", "--")
+        self.pid = self._holder.pid
+        while children := _children(self.pid):
+            self.pid = children[0]
+        kinds = (f"--{kind}" for kind in namespaces)
+        self.enter = ("nsenter", "--target", str(self.pid), *kinds, "--")
 
     def close(self) -> None:
         """End the holder; what else runs here ends with the lab's PID namespace."""

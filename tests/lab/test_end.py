@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.lab.cluster import configuration
-from tests.lab.space import ROOT, until
+from tests.lab.space import ROOT, members, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,19 +27,6 @@ for name in ("pid", "net"):
 print(cluster.etcd.process.pid, flush=True)
 signal.pause()
 """
-
-
-def members(namespace: str) -> list[int]:
-    """Find the processes of a namespace, given as its link in /proc reads."""
-    kind = namespace.partition(":")[0]
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.readlink(process / "ns" / kind) == namespace:
-                found.append(int(process.name))
-        except OSError:
-            continue  # it has just ended
-    return found
 
 
 def test_nothing_outlives_a_lab_that_is_killed(new_cluster: Callable[..., Cluster]) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from conformance.chains.traffic import Server, rate
 from conformance.state import entered
@@ -19,12 +19,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.lab.cluster import Cluster
-    from tests.lab.node import Node, Pod
+    from tests.lab.node import Pod
+    from tests.lab.space import Space
 
 MEGABYTE = 1_000_000
 _HEADERS = {4: 20 + 8, 6: 40 + 8}  # IP and ICMP, which ping's -s does not count
 _TIMEOUT_S = 10.0
 _SEQUENCE = re.compile(r"bytes from .* icmp_seq=(\d+) ")
+
+
+class End(Protocol):
+    """A pod, as far as packets see it."""
+
+    @property
+    def node(self) -> Space:
+        """The node that it is on."""
+
+    @property
+    def inside(self) -> str:
+        """Path of its network namespace as seen from the node."""
+
+    @property
+    def addresses(self) -> dict[int, str]:
+        """Its addresses by family."""
 
 
 class Trip(NamedTuple):
@@ -83,18 +100,18 @@ def failures(cluster: Cluster) -> list[str]:
     return [str(trip) for trip in trips(cluster) if trip.error]
 
 
-def ping(node: Node, pod: str, address: str, *options: str) -> bool:
-    """Send one packet from a pod; whether it was answered."""
-    inside = ("ip", "netns", "exec", pod) if pod else ()
+def ping(space: Space, netns: str, address: str, *options: str) -> bool:
+    """Send one packet from a namespace that a path in a space names; whether it was answered."""
+    inside = ("nsenter", f"--net={netns}") if netns else ()
     command = (*inside, "ping", "-n", "-c", "1", "-W", "2", *options, address)
-    return node.run(*command, check=False).status == 0
+    return space.run(*command, check=False).status == 0
 
 
-def largest(source: Pod, target: Pod, family: int, mtu: int) -> tuple[bool, bool]:
+def largest(source: End, target: End, family: int, mtu: int) -> tuple[bool, bool]:
     """Whether an unfragmented packet of the MTU arrives, and whether one that is a byte larger."""
     sizes = (mtu - _HEADERS[family], mtu - _HEADERS[family] + 1)
     arrived = [
-        ping(source.node, source.name, target.addresses[family], "-M", "do", "-s", str(size))
+        ping(source.node, source.inside, target.addresses[family], "-M", "do", "-s", str(size))
         for size in sizes
     ]
     return arrived[0], arrived[1]

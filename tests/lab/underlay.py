@@ -15,12 +15,8 @@ from tests.lab.space import Space
 GATEWAY, GATEWAY6 = "192.168.64.254", "fd00:64::fe"
 WORLD, WORLD6 = "203.0.113.1", "2001:db8::1"
 
-_SETUP = f"""
-set -e
-mount -t tmpfs -o mode=755 lab /run
-mount -t tmpfs -o mode=755 lab /var/lib
-mount -t sysfs -o ro lab /sys
-mkdir -p /run/netns
+# The network, for the shell that holds the namespaces.
+NETWORK = f"""
 ip link set lo up
 ip address add {WORLD}/32 dev lo
 ip address add {WORLD6}/128 dev lo
@@ -29,6 +25,15 @@ ip address add {GATEWAY}/24 dev underlay
 ip address add {GATEWAY6}/64 dev underlay nodad
 ip link set underlay up
 sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+"""
+
+_SETUP = f"""
+set -e
+mount -t tmpfs -o mode=755 lab /run
+mount -t tmpfs -o mode=755 lab /var/lib
+mount -t sysfs -o ro lab /sys
+mkdir -p /run/netns
+{NETWORK}
 echo ready
 read -r _ || true
 """
