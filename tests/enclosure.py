@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from tests import cgroups
 from tests.namespaces import (
     CLONE_NEWCGROUP,
     CLONE_NEWIPC,
@@ -78,20 +79,24 @@ def _leave() -> None:
 def _own_cgroup() -> None:
     """Make a cgroup the root of a namespace, start its keeper, and move below it.
 
-    Below: a cgroup that has processes cannot hand controllers to others.
+    In every hierarchy. Below: a cgroup that has processes cannot hand controllers to others.
     """
-    if not (CGROUPS / "cgroup.controllers").exists():
-        mount("cgroup2", str(CGROUPS))
-    top = CGROUPS / f"cni-flannel-tests-{os.getpid()}"
-    main = top / "main"
-    _start_keeper(top)
-    main.mkdir(parents=True)
-    (top / "cgroup.procs").write_text(str(os.getpid()))
+    one = (CGROUPS / "cgroup.controllers").exists()
+    tops = [
+        hierarchy / f"cni-flannel-tests-{os.getpid()}"
+        for hierarchy in ([CGROUPS] if one else cgroups.mount_all())
+    ]
+    _start_keeper(tops)
+    for top in tops:
+        cgroups.make(top)
+        (top / "cgroup.procs").write_text(str(os.getpid()))
     unshare(CLONE_NEWCGROUP)
-    (main / "cgroup.procs").write_text(str(os.getpid()))
+    for top in tops:
+        cgroups.make(top / "main")
+        (top / "main" / "cgroup.procs").write_text(str(os.getpid()))
 
 
-def _start_keeper(top: Path) -> None:
+def _start_keeper(tops: list[Path]) -> None:
     """Start what removes the cgroups when this process and init are gone, with what they hold."""
     ours, theirs = socket.socketpair()
 
@@ -103,7 +108,8 @@ def _start_keeper(top: Path) -> None:
             os.dup2(null, standard)
         theirs.send(b"1")
         theirs.recv(1)
-        _remove(top)
+        for top in tops:
+            _remove(top)
 
     _start(keep)
     theirs.close()
