@@ -16,6 +16,8 @@ usage: ./build.sh [COMMAND]
   test [--busy N] [ARG...]
                   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...); with N busy
                   loops beside it. What tests make, files under /tmp included, goes when the run ends
+  cluster [--nodes N] [--families 4|46] [--backend vxlan|host-gw|udp] [--stay]
+                  a real Kubernetes on N nodes: they turn Ready, pods reach each other, a Service answers
   lab [VERB...]   measure the daemon on nodes in network namespaces: all of it, or a verb (lab --help)
   conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
@@ -244,6 +246,11 @@ runtime_programs=(containerd=containerd runc=runc podman=podman /usr/share/doc/b
 
 lab_programs=(etcd=etcd-server etcdctl=etcd-client ethtool=ethtool setpriv=util-linux nsenter=util-linux)
 
+# What runs Kubernetes, and what builds it.
+cluster_programs=(containerd=containerd runc=runc /usr/share/doc/busybox-static=busybox-static openssl=openssl
+    /usr/lib/cni/portmap=containernetworking-plugins
+    make=make rsync=rsync /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring)
+
 # takes_none COMMAND ARGUMENT...
 takes_none() {
     [[ $# -gt 1 ]] || return 0
@@ -275,7 +282,7 @@ run_demo() {
 run_test() {
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace shellcheck=shellcheck git=git \
         /usr/lib/cni/bridge=containernetworking-plugins \
-        "${lab_programs[@]}" openssl=openssl
+        "${lab_programs[@]}" "${cluster_programs[@]}"
     set_up dev
     build
     locked_off
@@ -285,7 +292,20 @@ run_test() {
         busy=("${@:1:2}")
         shift "${#busy[@]}"
     fi
+    # The tests themselves have no network. Without it, those that need it fail, and say so.
+    if [[ $EUID -eq 0 ]] && [[ $# -eq 0 || "$*" == *tests/kube* ]]; then
+        .venv/bin/python -m tests.kube.binaries >/dev/null || say "Kubernetes was not built"
+    fi
     exec .venv/bin/python -m tests.enclosure "${busy[@]}" .venv/bin/python -m pytest -n auto "$@"
+}
+
+run_cluster() {
+    [[ $EUID -eq 0 ]] || die "cluster: containers and cgroups need root here"
+    require "${network_programs[@]}" "${lab_programs[@]}" "${cluster_programs[@]}"
+    set_up test
+    build
+    locked_off
+    exec .venv/bin/python -m tests.kube "$@"
 }
 
 run_lab() { run_on_nodes "$@"; }
@@ -389,7 +409,7 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;
-        build | sandbox | demo | test | lab | conformance | bench | install)
+        build | sandbox | demo | cluster | test | lab | conformance | bench | install)
             case $command:${1:-} in
                 build:-h | build:--help | sandbox:-h | sandbox:--help | test:-h | test:--help | \
                     conformance:-h | conformance:--help)
