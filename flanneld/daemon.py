@@ -59,6 +59,7 @@ class Daemon:
         self._plane: DataPlane | None = None
         self._rules: TrafficKeeper
         self._examiner: Examiner
+        self._events: Events
         self._telling = Telling(options, self._metrics)
         self._readiness = self._telling.readiness
 
@@ -115,8 +116,8 @@ class Daemon:
             if plane.desired is not None:
                 await self._examiner.look(self._node, plane.peers, plane.desired)
 
-        events = Events(changed, lambda: self._reconciler.watched)
-        events.open()
+        self._events = Events(changed)
+        self._events.open()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._hold(), name="lease")
@@ -132,7 +133,7 @@ class Daemon:
                 tasks.create_task(every(_EXAMINE_S, examine), name="way")
                 tasks.create_task(every(_CONF_S, self._compare_conf), name="configuration")
         finally:
-            events.close()
+            self._events.close()
             await plane.close()
 
     # ------------------------------------------------------------------------------------- loops
@@ -252,6 +253,7 @@ class Daemon:
     def _passed(self) -> None:
         """Tell what the last pass has come to."""
         if self._plane is not None:
+            self._events.watch(self._reconciler.watched)
             self._telling.about(self._node, self._plane.peers)
 
     # ---------------------------------------------------------------------------------- small parts

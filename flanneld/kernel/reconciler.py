@@ -101,7 +101,15 @@ class Reconciler:
         feasible, waiting = _split(found.entries, present)
         problems += waiting
         refused = await self._apply_entries(feasible, present)
-        self.watched = Watched(frozenset(present.names), frozenset(dump.named(desired)))
+        self.watched = Watched(
+            indexes=frozenset(present.names),
+            names=frozenset(dump.named(desired) - present.links.keys()),
+            tables=frozenset(
+                present.links[device.name].index
+                for device in desired.devices
+                if device.name in present.links
+            ),
+        )
         failed = {id(refusal.subject) for refusal in refused}
         changes += (change for change in feasible if id(change) not in failed)
         problems += (self._explain(refusal) for refusal in refused)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flanneld.kernel import sieve
 from flanneld.kernel.events import GROUPS, Events, Watched
 from flanneld.kernel.reconciler import Reconciler
 from netlink import events
+from netlink.link import RTM_NEWLINK
 from tests.kernel.flanneld.scene import apply, differences, plan, settle, up
 from tests.kernel.privatens import private, sh
 from tests.unit.flanneld.cluster import lease
@@ -26,6 +28,7 @@ CONCERNING = [
     "ip link del eth0",
     "ip address del 10.244.1.0/32 dev flannel.1",
     "ip address add 192.168.9.77/24 dev eth0",
+    "ip link set flannel.1 name other",
     "ip neighbour del 10.244.2.0 dev flannel.1",
     "bridge fdb del 02:00:00:04:00:02 dev flannel.1",
     "ip route del 10.244.2.0/24",
@@ -37,6 +40,8 @@ OTHERS = [
     "ip neighbour add 192.168.77.7 lladdr 02:00:00:00:00:77 dev far nud reachable",
     "ip route add 203.0.113.0/24 dev far proto bird",
     "ip route add 203.0.113.0/24 dev far proto static",
+    "ip neighbour add 192.168.9.88 lladdr 02:00:00:00:00:88 dev eth0 nud reachable",
+    "ip link set far mtu 1400; ip link set far mtu 1500",
 ]
 
 
@@ -48,16 +53,24 @@ def pending(source: events.Events) -> list[Message]:
 
 
 def heard(command: str) -> bool:
-    """Whether any of the messages that a command causes concerns the daemon."""
+    """Whether any of the messages that a command causes concerns the daemon.
+
+    What the kernel's filter lets through is exactly that.
+    """
     settle(plan(lease(2)))
-    indexes = frozenset(socket.if_nametoindex(name) for name in ("eth0", "flannel.1"))
-    watched = Watched(indexes, frozenset({"eth0", "flannel.1"}))
+    eth0, device = (socket.if_nametoindex(name) for name in ("eth0", "flannel.1"))
+    watched = Watched(frozenset({eth0, device}), frozenset(), frozenset({device}))
     sh("while ip address show tentative | grep -q tentative; do sleep 0.1; done")
-    source = events.Events(GROUPS)
+    source, filtered = events.Events(GROUPS), events.Events(GROUPS)
+    program = sieve.program(watched.indexes, watched.tables, all_links=False)
+    assert program is not None
+    sieve.attach(filtered.fileno(), program)
     sh(command)
     messages = pending(source)
     assert messages
-    return any(map(watched.concerns, messages))
+    concerning = [message for message in messages if watched.concerns(message)]
+    assert pending(filtered) == concerning
+    return bool(concerning)
 
 
 @pytest.mark.parametrize("command", CONCERNING)
@@ -81,8 +94,18 @@ def test_a_link_that_comes_anew_is_known_by_name() -> None:
     source = events.Events(GROUPS)
     sh("ip link del eth0")
     pending(source)
-    sh("ip link add eth0 type veth peer name far2")
-    assert any(map(Watched(frozenset(), frozenset({"eth0"})).concerns, pending(source)))
+    program = sieve.program([7], [], all_links=True)
+    assert program is not None
+    sieve.attach(source.fileno(), program)
+    sh("ip link add eth0 type veth peer name far2; ip address add 192.0.2.1/24 dev far2")
+    found = pending(source)
+    assert {message.type for message in found} == {RTM_NEWLINK}
+    assert any(map(Watched(frozenset(), frozenset({"eth0"})).concerns, found))
+
+
+def test_too_many_links_for_a_filter() -> None:
+    assert sieve.program(range(101), [], all_links=False) is None
+    assert sieve.program(range(100), [], all_links=False)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +128,9 @@ def test_repaired_by_events_alone(damage: str) -> None:
         reconciler = Reconciler()
         await reconciler.apply(desired)
         wanted = asyncio.Event()
-        hearing = Events(wanted.set, lambda: reconciler.watched)
-        hearing.open()  # now: the programming's own events are not heard
+        hearing = Events(wanted.set)
+        hearing.open()
+        hearing.watch(reconciler.watched)
         try:
             await asyncio.to_thread(sh, damage)
             async with asyncio.timeout(50):
@@ -114,6 +138,7 @@ def test_repaired_by_events_alone(damage: str) -> None:
                     await wanted.wait()
                     wanted.clear()
                     await reconciler.apply(desired)
+                    hearing.watch(reconciler.watched)
         finally:
             hearing.close()
             reconciler.close()
