@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from flanneld import logs, options
 from flanneld.config import ConfigError
-from flanneld.flags import UsageError, usage
+from flanneld.flags import UsageError, mistyped, usage
 from flanneld.program import build, hold_build, own_version
 
 if TYPE_CHECKING:
@@ -97,6 +97,8 @@ def _daemon(argv: Sequence[str]) -> int:
         return 0
     wanted = options.read(argv, os.environ)
     logs.set_up(logging.DEBUG if wanted.v > 0 else logging.INFO)
+    for sentence in mistyped(options.FLAGS, os.environ):
+        _log.warning("%s", sentence)
     if wanted.cleanup:
         from flanneld.commands import cleanup
 
@@ -107,6 +109,7 @@ def _daemon(argv: Sequence[str]) -> int:
 
 async def _run(wanted: Options) -> int:
     """Run the daemon until it ends by itself, or by SIGTERM or SIGINT; a second one kills."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines say nothing to a person
     from flanneld.daemon import Daemon
     from flanneld.notify import notify
     from flanneld.subnet.stores import store
@@ -169,9 +172,11 @@ def _report(error: BaseException) -> None:
     foreseen = isinstance(
         error, Revoked | Exhausted | ExternalError | Locked | OSError | ValueError
     )
-    trace = None if foreseen else error
-    name = "lease lost" if isinstance(error, Revoked) else type(error).__name__
-    _log.error("ending: %s: %s", name, error, exc_info=trace)
+    if foreseen:
+        lost = "lease lost: " if isinstance(error, Revoked) else ""
+        _log.error("ending: %s%s", lost, error)
+    else:
+        _log.error("ending by a mistake in this program: please report it", exc_info=error)
 
 
 def _usage() -> str:

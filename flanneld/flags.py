@@ -7,7 +7,9 @@ Pure: knows no flag by name, prints nothing, does not exit.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +42,27 @@ class Flag:
     def variable(self) -> str:
         """The name in the environment."""
         return "FLANNELD_" + self.name.upper().replace("-", "_")
+
+
+_OF_SERVICES = re.compile(r"(SERVICE_(HOST|PORT)|PORT)(_\w+)?")  # of a Service named flanneld
+
+
+def mistyped(flags: Iterable[Flag], environ: Mapping[str, str]) -> list[str]:
+    """Say which variables look like a flag's and are none, one sentence each.
+
+    The Go daemon ignores them without a word, as it does with those that Kubernetes makes for a
+    Service of that name: these are no mistake.
+    """
+    known = [flag.variable for flag in flags]
+    sentences = []
+    for name in sorted(environ):
+        rest = name.removeprefix("FLANNELD_")
+        if rest == name or name in known or _OF_SERVICES.fullmatch(rest):
+            continue
+        close = get_close_matches(rest, [one.removeprefix("FLANNELD_") for one in known], n=1)
+        meant = f": is FLANNELD_{close[0]} meant?" if close else ""
+        sentences.append(f"the variable {name} is no flag's, and is ignored{meant}")
+    return sentences
 
 
 def parse(

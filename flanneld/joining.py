@@ -10,6 +10,7 @@ from flanneld import identity, node, subnet_env
 from flanneld.backend.base import Identity
 from flanneld.node import Node
 from flanneld.pace import patiently
+from flanneld.readiness import stamp
 from flanneld.subnet import choice
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ async def join(
     attributes = backend.attributes(external, macs)
     previous = subnet_env.previous(options.subnet_file).lease
     lease = await patiently("a lease", lambda: manager.acquire(attributes, previous), failed)
-    _log.info("lease acquired", extra={"lease": lease.key, "expires": lease.expires})
+    expires = "never" if lease.expires is None else stamp(lease.expires)
+    _log.info("lease acquired", extra={"lease": lease.key, "expires": expires})
     return Node(conf, external, macs, lease)
 
 

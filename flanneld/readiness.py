@@ -80,7 +80,7 @@ class Readiness:
             return
         self._causes[part] = causes
         lines = [
-            f"{'problem' if cause.blocks else 'warning'}: {text}"
+            f"problem: {text}" if cause.blocks else text
             for text, cause in causes.items()
             if text not in before
         ]

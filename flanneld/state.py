@@ -110,9 +110,9 @@ def load(subnet_file: str) -> State:
         )
     try:
         return _state(json.loads(content))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError):
         raise StateError(
-            f"{place} is not a state of this version ({error!r}): restart flanneld, which writes it"
+            f"{place} is not a state of this version: restart flanneld, which writes it"
         ) from None
 
 

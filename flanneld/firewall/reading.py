@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flanneld.rules.programs import Programs
 
 _FILTERING = ("raw", "mangle", "filter", "security")  # nat's rules drop nothing
+_STRANGE = "nft prints other JSON than is known here"
 _FAMILY = {"ip": 4, "ip6": 6}
 
 
@@ -64,8 +65,11 @@ class _Reading:
         try:
             chains = await self._nft("list", "chains")
             found = listed.tables_with_hooks(chains) if chains.strip() else []
-        except (RulesError, ValueError, LookupError, TypeError) as error:
+        except RulesError as error:
             self.unknown.append(f"what nftables' rules drop is not known: {error}")
+            return
+        except (ValueError, LookupError, TypeError):
+            self.unknown.append(f"what nftables' rules drop is not known: {_STRANGE}")
             return
         for family, name in found:
             own = await self._of_iptables(family, name)
@@ -106,8 +110,10 @@ class _Reading:
         try:
             printed = await self._nft("list", "table", family, name)
             self.tables.append(listed.table(family, name, printed))
-        except (RulesError, ValueError, LookupError, TypeError) as error:
+        except RulesError as error:
             self.unknown.append(f"what nft's table {family} {name} drops is not known: {error}")
+        except (ValueError, LookupError, TypeError):
+            self.unknown.append(f"what nft's table {family} {name} drops is not known: {_STRANGE}")
 
     async def _nft(self, *words: str) -> str:
         done = await self._programs.run(["nft", "-j", *words])

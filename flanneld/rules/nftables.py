@@ -77,8 +77,10 @@ class Nftables:
     def _parse(self, printed: str) -> dict[str, Listed]:
         try:
             return listed.parse(printed)
-        except (LookupError, ValueError) as error:
-            raise RulesError(f"read what nft printed of table {self._where}: {error!r}") from None
+        except (LookupError, TypeError, ValueError):
+            raise RulesError(
+                f"read what nft printed of table {self._where}: it is not what nft prints as JSON"
+            ) from None
 
     async def _write(self, chains: Mapping[texts.BaseChain, Sequence[str]]) -> None:
         script = texts.nft_script(self.version, chains)

@@ -20,6 +20,8 @@ from etcd3aio.auth import AuthService
 from etcd3aio.kv import KVService
 from etcd3aio.lease import LeaseService
 
+from flanneld.subnet import causes
+from flanneld.subnet.causes import Cause
 from flanneld.subnet.manager import StoreError
 
 if TYPE_CHECKING:
@@ -80,17 +82,17 @@ class Client:
 
     async def call(self, operation: Callable[[Services], Awaitable[T]]) -> T:
         """Make a call on the endpoint that answered last, else on the others; StoreError."""
-        failures = []
+        failures: dict[str, Cause] = {}
         for endpoint in list(self._endpoints):
             try:
                 answer = await self._call(endpoint, operation)
             except _FAILURES as error:
-                failures.append(f"{endpoint}: {_cause(error)}")
+                failures[str(endpoint)] = _cause(error)
                 self._drop(endpoint)
             else:
                 self._prefer(endpoint)
                 return answer
-        raise StoreError("etcd does not answer: " + "; ".join(failures))
+        raise StoreError(causes.listed(failures))
 
     async def watch(self, prefix: str, revision: int) -> AsyncGenerator[WatchResponse, None]:
         """Give etcd's answers about all keys with a prefix, from a revision on, as they come.
@@ -109,7 +111,7 @@ class Client:
             while response is not grpc.aio.EOF:
                 yield response
                 response = await stream.read()
-            cause = "the server ended it"
+            cause = Cause("it ended the watch")
         except _FAILURES as error:
             cause = _cause(error)
             if _is_login(error):
@@ -120,7 +122,7 @@ class Client:
         self._drop(endpoint)
         self._endpoints.remove(endpoint)
         self._endpoints.append(endpoint)
-        raise StoreError(f"etcd's watch has ended: {endpoint}: {cause}")
+        raise StoreError(f"etcd's watch has ended: {endpoint}: {cause.text}")
 
     async def close(self) -> None:
         """Close all channels."""
@@ -190,10 +192,10 @@ def _is_login(error: Exception) -> bool:
     )
 
 
-def _cause(error: BaseException) -> str:
+def _cause(error: BaseException) -> Cause:
     if isinstance(error, TimeoutError):
-        return f"no answer in {TIMEOUT_S:.0f} s"
+        return Cause(f"no answer in {TIMEOUT_S:.0f} s")
     found: Any = error
     if isinstance(error, grpc.aio.AioRpcError):
         found = f"{error.code().name}: {error.details()}"
-    return str(found) or type(error).__name__
+    return causes.cause(str(found) or "it broke the connection off")

@@ -97,14 +97,46 @@ def test_tls_with_a_client_certificate(secure: EtcdServer, pki: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "authority"), [("stranger", "ca"), ("client", "other")], ids=["client", "server"]
+    ("name", "authority", "words"),
+    [
+        ("stranger", "ca", "it refuses this client's certificate, or wants one"),
+        ("client", "other", "its certificate is of no authority in --etcd-cafile"),
+    ],
+    ids=["client", "server"],
 )
 def test_a_certificate_of_another_authority_is_refused(
-    secure: EtcdServer, pki: Path, name: str, authority: str
+    secure: EtcdServer, pki: Path, name: str, authority: str, words: str
 ) -> None:
-    with pytest.raises(StoreError, match=secure.url):
+    with pytest.raises(StoreError, match=f"^etcd refuses: {secure.url}: {words}"):
         asyncio.run(lease(secure, *tls(pki, name, authority)))
     assert secure.leases() == {}
+
+
+def test_other_trouble_with_tls_is_a_sentence(
+    secure: EtcdServer, pki: Path, tmp_path: Path
+) -> None:
+    async def said(url: str, *argv: str) -> str:
+        manager = Etcd(options.read(["--etcd-endpoints", url, *argv], {}))
+        try:
+            with pytest.raises(StoreError) as refused:
+                await manager.config()
+            return str(refused.value)
+        finally:
+            await manager.close()
+
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    elsewhere = secure.url.replace("127.0.0.1", "localhost")
+    plain = secure.url.replace("https", "http")
+    for url, argv, words in (
+        (elsewhere, tls(pki), "its certificate is not for this name"),
+        (secure.url, ["--etcd-cafile", str(pki / "ca.pem")], "it refuses this client's"),
+        (secure.url, ["--etcd-cafile", str(empty)], "the TLS files cannot be used"),
+        (plain, [], "it closed the connection; if it always does: is it https://?"),
+        ("http://no-such-host.invalid:2379", [], "its name has no address"),
+        (f"http://127.0.0.1:{free_port()}", [], "nothing listens there"),
+    ):
+        assert f"{url}: {words}" in asyncio.run(said(url, *argv))
 
 
 def test_a_certificate_that_was_renewed_is_read(

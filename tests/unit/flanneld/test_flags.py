@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from flanneld import options
-from flanneld.flags import Flag, UsageError, parse, usage
+from flanneld.flags import Flag, UsageError, mistyped, parse, usage
 
 FLAGS = (
     Flag("word", "default", "a word"),
@@ -143,3 +143,22 @@ class TestOptions:
     def test_what_is_wrong_is_named(self, argv: list[str], words: str) -> None:
         with pytest.raises(UsageError, match=words):
             options.read(argv, {})
+
+
+def test_a_variable_that_is_no_flag_s_is_named() -> None:
+    environ = {
+        "FLANNELD_ETCD_ENDPOINT": "http://a:1",
+        "FLANNELD_ETCD_ENDPOINTS": "http://a:1",
+        "FLANNELD_XYZZY": "",
+        "FLANNELD_PORT_8081_TCP_ADDR": "10.96.0.7",
+        "FLANNELD_SERVICE_HOST": "10.96.0.7",
+        "FLANNELD_PORT": "tcp://10.96.0.7:8081",
+        "PATH": "/bin",
+    }
+    assert mistyped(options.FLAGS, environ) == [
+        (
+            "the variable FLANNELD_ETCD_ENDPOINT is no flag's, and is ignored:"
+            " is FLANNELD_ETCD_ENDPOINTS meant?"
+        ),
+        "the variable FLANNELD_XYZZY is no flag's, and is ignored",
+    ]

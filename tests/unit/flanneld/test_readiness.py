@@ -71,7 +71,7 @@ def test_each_is_one_line_and_so_is_its_end(caplog: pytest.LogCaptureFixture) ->
 
     within(body)
     assert lines(caplog) == [
-        "warning: a switch is off",
+        "a switch is off",
         "problem: a chain is missing",
         "solved: a switch is off",
         "solved: a chain is missing",
