@@ -18,6 +18,8 @@ usage: ./build.sh [COMMAND]
                   loops beside it. What tests make, files under /tmp included, goes when the run ends
   cluster [--nodes N] [--families 4|46] [--backend vxlan|host-gw|udp] [--stay]
                   a real Kubernetes on N nodes: they turn Ready, pods reach each other, a Service answers
+  mutate [AREA...]
+                  put small faults into a copy of the checkout, and see whether its tests notice them
   lab [VERB...]   measure the daemon on nodes in network namespaces: all of it, or a verb (lab --help)
   conformance     every verb of `python -m conformance` in its full form (hours)
   bench [ARG...]  compare with Debian's Go plugins, interleaved (--json, --rounds N, --quick)
@@ -308,6 +310,14 @@ run_cluster() {
     exec .venv/bin/python -m tests.kube "$@"
 }
 
+run_mutate() {
+    require "${network_programs[@]}" git=git cc=gcc "${lab_programs[@]}" strace=strace \
+        /usr/lib/cni/bridge=containernetworking-plugins
+    set_up dev
+    locked_off
+    exec .venv/bin/python -m tests.enclosure .venv/bin/python -m tests.mutants "$@"
+}
+
 run_lab() { run_on_nodes "$@"; }
 
 # The lab's nodes are network namespaces, with the frozen daemon and the frozen plugins in them.
@@ -409,7 +419,7 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;
-        build | sandbox | demo | cluster | test | lab | conformance | bench | install)
+        build | sandbox | demo | cluster | test | mutate | lab | conformance | bench | install)
             case $command:${1:-} in
                 build:-h | build:--help | sandbox:-h | sandbox:--help | test:-h | test:--help | \
                     conformance:-h | conformance:--help)

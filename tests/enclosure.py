@@ -17,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 USAGE = "usage: python -m tests.enclosure [--busy N] PROGRAM [ARG...]"
 CGROUPS = Path("/sys/fs/cgroup")
 TEMPORARY = "/dev/shm"  # noqa: S108 - every Linux has it, and a mount of ours covers it
+MARK = "CNI_FLANNEL_ENCLOSURE"
 TENDED = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 PATIENCE_S = 10.0
 
@@ -135,9 +137,11 @@ def _furnish() -> None:
     mount("proc", "/proc")
     unmount(str(CGROUPS))  # there all of the machine's were seen
     mount("cgroup2", str(CGROUPS))
-    mount("tmpfs", TEMPORARY, "mode=1777")
+    outer = os.environ.get(MARK)  # another enclosure: its files stay in sight
+    temporary = tempfile.mkdtemp(dir=outer) if outer else TEMPORARY
+    mount("tmpfs", temporary, "mode=1777")
     mount("tmpfs", "/run", "mode=755")
-    os.environ["TMPDIR"] = TEMPORARY
+    os.environ["TMPDIR"] = os.environ[MARK] = temporary
     os.spawnlp(os.P_WAIT, "ip", "ip", "link", "set", "lo", "up")
 
 

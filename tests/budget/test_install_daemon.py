@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.frozen, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.frozen, pytest.mark.timeout(600)]
 
 BASE = ".flanneld"
 

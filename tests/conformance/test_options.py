@@ -18,7 +18,7 @@ from conformance.__main__ import main
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, "-m", "conformance", "run"]
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(600)]
 
 
 def plugin(folder: Path, script: str, name: str = "host-local") -> Path:

@@ -7,25 +7,42 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 import urllib.request
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 PREFIX = "/coreos.com/network"
 PATIENCE_S = 60.0
+_RESERVED: list[socket.socket] = []
+PATIENT = ("--dial-timeout=60s", "--command-timeout=60s")
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Reserve a TCP port that nobody listens at, for as long as this process lives.
+
+    It is below those that the kernel gives away by itself, and an abstract socket of its name, of
+    which a network has one, tells other tests that it is taken.
+    """
+    first_of_kernel = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(first_of_kernel - 20_000, first_of_kernel), 20_000):
+        reservation, probe = socket.socket(socket.AF_UNIX), socket.socket()
+        try:
+            reservation.bind(f"\0tests-port-{port}")
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            reservation.close()
+        else:
+            _RESERVED.append(reservation)
+            return port
+        finally:
+            probe.close()
+    raise AssertionError("no port is free")
 
 
 @dataclass
@@ -104,7 +121,7 @@ class EtcdServer:
         )
 
     def ctl(self, *argv: str, text: str = "") -> str:
-        done = self._ctl(*argv, text=text)
+        done = self._ctl(*PATIENT, *argv, text=text)
         assert done.returncode == 0, f"etcdctl {argv}: {done.stdout}{done.stderr}"
         return done.stdout
 

@@ -35,7 +35,7 @@ T = TypeVar("T")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces")
 
 
-def _in_child(body: Callable[[], T]) -> T:
+def in_child(body: Callable[[], T]) -> T:
     """Run the body in a forked child and return what it returns, or raise with its traceback."""
     read, write = os.pipe()
     parent = os.getpid()
@@ -83,7 +83,7 @@ def private(test: Callable[P, None]) -> Callable[P, None]:
             sh("ip link set lo up")
             test(*args, **kwargs)
 
-        _in_child(body)
+        in_child(body)
 
     return wrapped
 
@@ -117,7 +117,7 @@ def inside(pod: int, body: Callable[[], T]) -> T:
         os.close(fd)
         return body()
 
-    return _in_child(entered)
+    return in_child(entered)
 
 
 def spawn_inside(pod: int, body: Callable[[], Any]) -> None:

@@ -19,7 +19,7 @@ from tests.kernel.privatens import needs_root
 if TYPE_CHECKING:
     from tests.kernel.conftest import Node, Outcome
 
-pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(120)]
+pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 MIB = 1 << 20
 # prlimit(1)'s options. What is refused is so little that the interpreter could not say why.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.kernel.conftest import Node
 
-pytestmark = [pytest.mark.frozen, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.frozen, pytest.mark.timeout(600)]
 
 CONF = {"cniVersion": "1.0.0", "name": "net", "type": "flannel"}
 CALL: dict[str, Any] = {"container_id": "c1", "ifname": "eth0", "netns": "/run/netns/pod"}

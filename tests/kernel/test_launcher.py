@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from tests.kernel.resident import Resident
 
-pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(120)]
+pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 HOST_LOCAL = {
     "cniVersion": "1.0.0",

@@ -16,7 +16,7 @@ from tests.kernel.privatens import needs_root
 if TYPE_CHECKING:
     from tests.kernel.conftest import Node, Outcome
 
-pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(120)]
+pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 MUSL = ["/lib/ld-musl-x86_64.so.1", "/lib/x86_64-linux-musl/libc.so", "/bin/busybox"]
 MOUNTS = """

@@ -32,7 +32,7 @@ from tests.kernel.resident import GREETING, SOCKET, answers, receive
 if TYPE_CHECKING:
     from tests.kernel.resident import Resident
 
-pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(120)]
+pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 LEFT = b"flannel serve: left with 1 calls unfinished"
 WAITING = conf_with(subnetFile="/run/later.env", subnetFileWait=60)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.kernel.conftest import Node, Outcome
 
-pytestmark = [*MARKS, pytest.mark.timeout(180)]
+pytestmark = [*MARKS, pytest.mark.timeout(600)]
 
 RED = make_conf(
     name="red",

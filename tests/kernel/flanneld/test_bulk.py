@@ -31,7 +31,7 @@ def peer(number: int) -> Lease:
     )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @private
 def test_bulk() -> None:
     up()
