@@ -302,6 +302,9 @@ run_test() {
 }
 
 run_cluster() {
+    find_python
+    case " $* " in *" --help "* | *" -h "*) exec "$python" -m tests.kube.words "$@" ;; esac
+    "$python" -m tests.kube.words "$@" || exit
     [[ $EUID -eq 0 ]] || die "cluster: containers and cgroups need root here"
     require "${network_programs[@]}" "${lab_programs[@]}" "${cluster_programs[@]}"
     set_up test

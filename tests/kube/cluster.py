@@ -39,10 +39,10 @@ class Cluster:
         self.nodes: list[Node] = []
         self._numbers = 0
         self.underlay = Underlay(binaries.build())
+        self.control = ControlPlane(self.underlay, families)
+        self.kubectl = self.control.kubectl
         try:
-            self.control = ControlPlane(self.underlay, families)
             self.control.start()
-            self.kubectl = self.control.kubectl
             self.network.begin(self)
         except BaseException:
             self.close()
@@ -55,11 +55,11 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """End it, nodes first as each ends at once; all that it made is gone then."""
-        for node in self.nodes:
-            node.shut_down()
+        """End it: all that it made is gone then."""
         self.control.stop()
         self.underlay.close()
+        for node in self.nodes:
+            node.close()
 
     def add_node(self) -> Node:
         """Make one more node and start its programs; it has no network yet."""

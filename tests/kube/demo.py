@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -34,10 +35,12 @@ def show(args: argparse.Namespace) -> int:
     try:
         with Cluster(args.families, HostProcesses(args.backend)) as cluster:
             _head(f"Kubernetes {VERSION}: its control plane is ready on {GATEWAY}", start)
-            failed = _story(cluster, args.nodes)
-            if args.stay:
-                _stay(cluster)
-            start = time.monotonic()
+            try:
+                failed = _story(cluster, args.nodes)
+                if args.stay:
+                    _stay(cluster)
+            finally:
+                start = time.monotonic()
     except (AssertionError, BuildError, LabError, OSError) as error:
         print(f"\nfailed: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -81,7 +84,7 @@ def _print_nodes(cluster: Cluster, nodes: Sequence[Node]) -> None:
         found = cluster.kubectl.get(f"node/{node.name}")
         (ready,) = (each for each in found["status"]["conditions"] if each["type"] == "Ready")
         is_ready = ready["status"] == "True"
-        why = ready["message"].rpartition("message:")[2].partition(",")[0]
+        why = ready["message"].rpartition("message:")[2].partition(",")[0].rstrip("]")
         subnets = " ".join(found["spec"].get("podCIDRs", ["-"]))
         state = f"Ready, pods in {subnets}" if is_ready else f"NotReady: {why}"
         print(f"  {node.name} {node.address}  {state}")
@@ -155,7 +158,8 @@ def _stay(cluster: Cluster) -> None:
     for node in cluster.nodes:
         print(f"  {node.name}: nsenter --target {node.pid} --all")
     print(f"  logs: {underlay.path('/run/log')}/ and, on a node, /run/log/")
-    signal.pause()
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 def _name(netns: Path, address: str, port: int) -> str:

@@ -7,9 +7,6 @@ from conformance.real.image import archive
 BUSYBOX, PAUSE = "localhost/busybox:1", "localhost/pause:1"
 
 
-def archives() -> dict[str, bytes]:
-    """Give the OCI archives by the names of their images."""
-    return {
-        BUSYBOX: archive(BUSYBOX),
-        PAUSE: archive(PAUSE, ("/bin/sleep", "2147483647")),
-    }
+def archives() -> list[bytes]:
+    """Give both as OCI archives."""
+    return [archive(BUSYBOX), archive(PAUSE, ("/bin/sleep", "2147483647"))]

@@ -58,7 +58,9 @@ class Node(Machine):
         """Start its programs, as at a machine's boot. LabError with the log of one that fails."""
         self.path("/run/log").mkdir(exist_ok=True)
         self._start("containerd", "containerd", "--config", "/etc/containerd.toml")
-        self._import_images()
+        self.ctr("version")  # a client waits for the socket to come up
+        for archive in archives():
+            self.import_image(archive)
         kubeconfig = self._authority.path(f"{self.name}.conf")
         self._start(
             "kubelet",
@@ -86,6 +88,12 @@ class Node(Machine):
     def ctr(self, *argv: str) -> str:
         """Call containerd's client for Kubernetes' containers."""
         return self.run("ctr", "--address", SOCKET, "--namespace", "k8s.io", *argv).stdout
+
+    def import_image(self, archive: bytes) -> None:
+        """Import an OCI archive's images, so that no pod has to pull them."""
+        self.path("/run/tmp/image.tar").write_bytes(archive)
+        self.ctr("images", "import", "/run/tmp/image.tar")
+        self.path("/run/tmp/image.tar").unlink()
 
     def netns_of(self, container: str) -> str:
         """Give the path, on the node, of a running container's network namespace. LabError."""
@@ -124,14 +132,6 @@ class Node(Machine):
         # kubelet would look for five seconds for the cloud that it might be in.
         environ = {"TMPDIR": "/run/tmp", "AWS_EC2_METADATA_DISABLED": "true"}
         self.processes[program] = self.start(*argv, log=log, env=environ)
-
-    def _import_images(self) -> None:
-        self.ctr("version")  # a client waits for the socket to come up
-        for name, archive in archives().items():
-            file = f"/run/tmp/{name.rpartition('/')[2]}.tar"
-            self.path(file).write_bytes(archive)
-            self.ctr("images", "import", file)
-            self.path(file).unlink()
 
     def _configure(self) -> None:
         names = f"DNS:{self.name}", f"IP:{self.address}", f"IP:{self.address6}"
