@@ -35,12 +35,16 @@ def mount_all() -> list[Path]:
     return [ROOT / name for name in names]
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, weight: int = 1) -> None:
     """Make a group where it is missing; in version 1, with the processors of the group above.
 
-    Without them it would take no process.
+    Without them it would take no process. To the scheduler a group is as good as ``weight``
+    processes beside it, however many run in it.
     """
     folder.mkdir(exist_ok=True)
+    for name, one in (("cpu.shares", 1024), ("cpu.weight", 100)):
+        if (folder / name).exists():
+            (folder / name).write_text(str(one * weight))
     for file in (folder / "cpuset.cpus", folder / "cpuset.mems"):
         if file.exists() and (folder / "cgroup.clone_children").exists():
             file.write_text((folder.parent / file.name).read_text())

@@ -45,6 +45,7 @@ TEMPORARY = "/dev/shm"  # noqa: S108 - every Linux has it, and a mount of ours c
 MARK = "CNI_FLANNEL_ENCLOSURE"
 TENDED = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT}
 PATIENCE_S = 10.0
+WEIGHT = 16  # what a run has, beside another program's process
 
 
 def run(argv: list[str], busy: int = 0) -> int:
@@ -90,7 +91,7 @@ def _own_cgroup() -> None:
     ]
     _start_keeper(tops)
     for top in tops:
-        cgroups.make(top)
+        cgroups.make(top, WEIGHT)
         (top / "cgroup.procs").write_text(str(os.getpid()))
     unshare(CLONE_NEWCGROUP)
     for top in tops:

@@ -58,6 +58,7 @@ _FLAGS = (
     *("-tags", "providerless,dockerless", "-trimpath", "-ldflags"),
     f"-s -w {_STAMP}",
 )
+_UNSHARE = ("unshare", "--pid", "--fork", "--kill-child")
 _DEBIAN = {"bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
 
 
@@ -107,9 +108,8 @@ def _build(lock: int) -> None:
         except subprocess.CalledProcessError as error:
             log.seek(0)
             last = "".join(log.readlines()[-12:])
-            raise BuildError(
-                f"{' '.join(error.cmd)} failed; {log.name} ends with:\n{last}"
-            ) from None
+            program = next(word for word in error.cmd if word not in _UNSHARE)
+            raise BuildError(f"{program} has failed; {log.name} ends with:\n{last}") from None
     (done / "SHA256SUMS").write_text(_sums(done))
     os.sync()
     done.rename(folder())
@@ -126,7 +126,7 @@ class _Workshop(NamedTuple):
 
     def run(self, *argv: str, env: dict[str, str] | None = None, within: str = ".") -> None:
         """Run a program. subprocess.CalledProcessError."""
-        unshare = ("unshare", "--pid", "--fork", "--kill-child") if os.geteuid() == 0 else ()
+        unshare = _UNSHARE if os.geteuid() == 0 else ()
         subprocess.run(
             [*unshare, *argv],
             cwd=self.path / within,
@@ -181,6 +181,7 @@ def _fetch(workshop: _Workshop) -> None:
         "Acquire::Languages": "none",
         "Acquire::Retries": "3",
         "APT::Sandbox::User": "root",
+        "APT::Update::Error-Mode": "any",
     }
     command = ["apt-get", "--quiet"]
     command += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]

@@ -59,15 +59,15 @@ class Cgroup:
         tops = (root if words == UNIFIED else root / words for words in hierarchies())
         self.folders = [top / path for top in tops]
 
-    def below(self, name: str) -> Cgroup:
-        """Make a group below."""
-        group = Cgroup(f"{self.path}/{name}", self._pid)
-        for folder in group.folders:
-            hand_down(folder.parent.parent)
+    def make(self, weight: int = 1) -> None:
+        """Make the group in every hierarchy, where it is missing."""
+        for folder in self.folders:
             hand_down(folder.parent)
-            make(folder.parent)
-            make(folder)
-        return group
+            make(folder, weight)
+
+    def below(self, name: str) -> Cgroup:
+        """Give a group below."""
+        return Cgroup(f"{self.path}/{name}", self._pid)
 
     def remove(self) -> None:
         """Remove the group and all below, which have no processes any more."""
@@ -81,6 +81,6 @@ class Cgroup:
             for inner, _, _ in os.walk(folder):
                 yield str(Path(inner).relative_to(folder.parent))
 
-    def join(self, leaf: str = "") -> tuple[str, ...]:
-        """Give the words that stand before a command which is to run in the group, or in a leaf."""
-        return ("sh", "-c", _JOIN, "join", *(str(folder / leaf) for folder in self.folders), "--")
+    def join(self) -> tuple[str, ...]:
+        """Give the words that stand before a command which is to run in the group."""
+        return ("sh", "-c", _JOIN, "join", *map(str, self.folders), "--")

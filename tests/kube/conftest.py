@@ -53,7 +53,8 @@ def programs() -> Path:
     try:
         return build()
     except BuildError as error:
-        pytest.fail(str(error))
+        why = f"{error}\n(`./build.sh test tests/kube` builds it where there is a network)"
+    pytest.fail(why, pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ class ControlPlane:
         self._underlay, self._families = underlay, families
         self.processes: dict[str, Process] = {}
         folder = underlay.path("/run/etcd")
-        enter = ("nsenter", "--target", str(underlay.pid), "--net", "--")
+        enter = (*underlay.cgroup.below("init").join(), "nsenter", f"--net={underlay.netns}", "--")
         self.etcd = EtcdServer(folder, ports=(2379, 2380), host=GATEWAY, enter=enter)
         self.authority = Authority(underlay.path("/run/pki"), "/mnt/pki")
         self._certify()

@@ -154,7 +154,7 @@ def _print_deletion(cluster: Cluster, pod: Pod) -> None:
 def _stay(cluster: Cluster) -> None:
     _head("the cluster stays until Ctrl-C. In another terminal, as root:")
     underlay = cluster.underlay
-    print(f"  alias kubectl='{' '.join(underlay.enter)} {' '.join(cluster.kubectl.words)}'")
+    print(f"  alias kubectl='{' '.join(underlay.nsenter)} {' '.join(cluster.kubectl.words)}'")
     for node in cluster.nodes:
         print(f"  {node.name}: nsenter --target {node.pid} --all")
     print(f"  logs: {underlay.path('/run/log')}/ and, on a node, /run/log/")

@@ -81,16 +81,17 @@ class Machine(Space):
         """Make its namespaces; what is on its disk is there."""
         name = f"node{self.number}"
         self.cgroup = self.underlay.cgroup.below(name)
+        self.cgroup.make()
         unshare = ("unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--cgroup", "--fork")
         options = ("--kill-child", "--propagation", "private")
         setup = ("sh", "-c", _SETUP, name, *hierarchies())
         namespaces = ("net", "mount", "uts", "ipc", "pid", "cgroup")
         super().__init__(
             name,
-            [*self.cgroup.join(), *self.underlay.enter, *unshare, *options, *setup],
+            [*self.cgroup.join(), *self.underlay.nsenter, *unshare, *options, *setup],
             namespaces=namespaces,
         )
-        self.enter = (*self.cgroup.join("init"), *self.enter)
+        self.enter = (*self.cgroup.below("init").join(), *self.nsenter)
         self._plug()
 
     def _plug(self) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 BIN, CHECKOUT = "/mnt/bin", "/mnt/checkout"
 
+_WEIGHT = 8  # of the whole cluster, beside a process
+
 # Waits for the end of its input. Orphans that end are its children: the kernel takes them away.
 FIRST_PROCESS = "exec env --ignore-signal=CHLD cat >/dev/null"
 
@@ -88,3 +90,7 @@ class Underlay(Space):
         super().__init__("the underlay", [*keeper, *init])
         self.keeper = self._holder.pid
         self.cgroup = Cgroup(name, self.keeper)
+        self.cgroup.make(_WEIGHT)
+        leaf = self.cgroup.below("init")
+        leaf.make()
+        self.enter = (*leaf.join(), *self.nsenter)

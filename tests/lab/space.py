@@ -120,7 +120,8 @@ class Space:
         while children := _children(self.pid):
             self.pid = children[0]
         kinds = (f"--{kind}" for kind in namespaces)
-        self.enter = ("nsenter", "--target", str(self.pid), *kinds, "--")
+        self.nsenter = ("nsenter", "--target", str(self.pid), *kinds, "--")
+        self.enter: tuple[str, ...] = self.nsenter  # what stands before a command
 
     def close(self) -> None:
         """End the holder; what else runs here ends with the lab's PID namespace."""
