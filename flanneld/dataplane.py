@@ -18,7 +18,7 @@ from flanneld.digest import Digest, listed
 from flanneld.forward.keeper import Keeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flanneld.backend.base import Backend
     from flanneld.desired import AnyNetwork, Desired
@@ -128,7 +128,9 @@ class DataPlane:
         # A peer that publishes nonsense is a problem, but no reason for all nodes to be unready.
         of_peers = set(desired.problems)
         blocking = [text for text in (*hindrances, *report.problems) if text not in of_peers]
-        self._conclude(blocking, (*desired.problems, *report.warnings))
+        self._conclude(
+            [*blocking, *_alone(desired, self.peers)], (*desired.problems, *report.warnings)
+        )
 
     def _forwarding(self, node: Node) -> Forwarding | None:
         if not isinstance(self._backend, Forwards):
@@ -151,6 +153,20 @@ class DataPlane:
         self._metrics.peers.set(len(self.peers))
         self._readiness.report("peers", blocking, others)
         self._passed()
+
+
+def _alone(desired: Desired, peers: Sequence[Lease]) -> Iterator[str]:
+    """Say that no peer at all can be reached as it publishes: then this node is the odd one.
+
+    One peer alone may be the odd one itself.
+    """
+    reached = any(not route.blackhole for route in desired.routes)
+    if len(peers) > 1 and not reached and len(desired.problems) >= len(peers):
+        first, *_ = desired.problems
+        yield (
+            f"none of {len(peers)} other nodes is reached by what it publishes ({first}; ...): is"
+            " this node's configuration that of the others?"
+        )
 
 
 def _say_drift(changes: Mapping[str, int], seconds: float) -> None:

@@ -460,3 +460,22 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     one.subnet_file.rmdir()
     one.sh("ip link set flannel.1 down")
     assert_well(one, two)
+
+
+@private
+def test_all_other_nodes_have_another_vni(tmp_path: Path) -> None:
+    """One bad peer makes nobody unready; a node that none of the others is like is the bad one."""
+    scene = Scene(tmp_path)
+    one, two = broken(scene)
+    pods = (one.pod, two.pod)
+    two.end()
+    text = (
+        '{{"PublicIP":"192.168.64.{0}","BackendType":"vxlan","BackendData":{{"VNI":2,'
+        '"VtepMAC":"02:00:00:00:00:0{0}"}}}}'
+    )
+    scene.etcd.put(f"subnets/{two.base}-24", text.format(2))
+    eventually("it is told", lambda: says(one.get("readyz"), "it publishes VNI 2"))
+    assert one.get("readyz").startswith("flanneld is ready")
+    scene.etcd.put("subnets/10.244.250.0-24", text.format(7))
+    eventually("it is not ready", lambda: says(one.get("readyz"), "none of 2 other nodes"))
+    name_it(one, two, "it publishes VNI 2, this network has 1", pods=pods)

@@ -19,6 +19,7 @@ import pytest
 
 from flanneld import files, liveness, state
 from flanneld.readiness import Cause
+from tests.kernel.flanneld import packet_filter
 from tests.kernel.flanneld.scene import apply, link, plan, routes, settle, up
 from tests.kernel.privatens import private, sh
 from tests.unit.flanneld.cluster import conf, external, identity, lease
@@ -390,3 +391,125 @@ def test_cleanup_of_all_that_any_flannel_left() -> None:
     assert link("flannel.1") is None
     assert link("flannel.9") is None
     assert link("vxlan7") is not None
+
+
+# ------------------------------------------------------------------- addresses that are not pods'
+
+
+def steps(source: str, target: str) -> tuple[int, dict[str, str]]:
+    """Status, and what each step found; of several of a name the last."""
+    with running():
+        done = call("explain", source, target, "--json")
+    return done.returncode, {
+        step["name"]: step["found"] for step in json.loads(done.stdout) if step["name"] != "unknown"
+    }
+
+
+SERVICE = """
+    iptables-legacy -t nat -N KUBE-SERVICES; iptables-legacy -t nat -N KUBE-SVC-1
+    iptables-legacy -t nat -N KUBE-SEP-1; iptables-legacy -t nat -A PREROUTING -j KUBE-SERVICES
+    iptables-legacy -t nat -A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m udp --dport 53 -j KUBE-SVC-1
+    iptables-legacy -t nat -A KUBE-SVC-1 -j KUBE-SEP-1
+    iptables-legacy -t nat -A KUBE-SEP-1 -p udp -j DNAT --to-destination 10.244.2.7:53
+"""
+
+
+@private
+def test_a_service_is_followed_to_its_endpoints() -> None:
+    set_up(lease(2))
+    sh(SERVICE)
+    status, found = steps("10.244.1.5", "10.96.0.10")
+    assert status == 0
+    assert found["service"] == "10.96.0.10 is translated to 10.244.2.7:53"
+    assert found["lease"].startswith("10.244.2.0-24 is leased to 192.168.9.2")
+    sh("iptables-nft -I FORWARD -p udp -d 10.244.2.7 -m conntrack --ctstate NEW -j DROP")
+    assert steps("10.244.1.5", "10.96.0.10")[0] == 0  # of some ports, so not for certain
+    sh("iptables-nft -R FORWARD 1 -d 10.244.2.7 -m conntrack --ctstate NEW -j DROP")
+    status, found = steps("10.244.1.5", "10.96.0.10")
+    assert status == 1
+    assert "iptables (nf_tables), table filter, chain FORWARD" in found["firewall"]
+
+
+@private
+def test_a_host_outside() -> None:
+    set_up(lease(2))
+    sh("ip route add default via 192.168.9.254")
+    status, found = steps("10.244.1.5", "192.0.2.9")
+    assert status == 0
+    assert "192.0.2.9 is no pod's and no node's of this network" in found["ends"]
+    assert found["route"] == "10.244.1.0/24 dev cni0 proto kernel"  # of the answer
+    with running():
+        said = call("explain", "10.244.1.5", "192.0.2.9").stdout
+    assert "whether anybody has it, and answers, is not known from here" in said
+    sh("sysctl -qw net.ipv4.conf.eth0.forwarding=0")
+    status, found = steps("10.244.1.5", "192.0.2.9")
+    assert status == 1
+    assert "net.ipv4.conf.eth0.forwarding is 0" in found["forwarding"]
+
+
+@private
+def test_this_node_and_its_pods() -> None:
+    set_up(lease(2))
+    assert steps("10.244.1.5", "192.168.9.1")[0] == 0
+    assert steps("192.168.9.1", "10.244.1.5")[0] == 0
+    assert steps("192.168.9.1", "10.244.2.7")[0] == 0
+    sh("iptables-nft -A INPUT -i cni0 -j DROP")
+    status, found = steps("10.244.1.5", "192.168.9.1")
+    assert status == 1
+    assert "chain INPUT: -A INPUT -i cni0 -j DROP" in found["firewall"]
+    status, found = steps("192.168.9.1", "10.244.1.5")  # the answer
+    assert status == 1
+
+
+@private
+def test_what_a_peer_s_pod_sends_here() -> None:
+    set_up(lease(2))
+    assert steps("10.244.2.7", "10.244.1.5")[0] == 0
+    sh("nft add table ip t; nft add chain ip t c '{ type filter hook input priority 0; }'")
+    sh("nft add rule ip t c ip saddr 192.168.9.2 drop")
+    status, found = steps("10.244.2.7", "10.244.1.5")
+    assert status == 1
+    assert "nft, table ip t, chain c: ip saddr 192.168.9.2 drop" in found["firewall"]
+    assert steps("10.244.1.5", "10.244.2.7")[0] == 1
+
+
+@private
+def test_two_pods_of_this_node_and_the_bridge_s_filters() -> None:
+    set_up(lease(2))
+    sh("iptables-nft -A FORWARD -i cni0 -o cni0 -j DROP")
+    switch = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    if switch.exists():
+        switch.write_text("1")
+        assert steps("10.244.1.5", "10.244.1.6")[0] == 1
+        switch.write_text("0")
+    assert steps("10.244.1.5", "10.244.1.6")[0] == 0
+
+
+@private
+def test_a_peer_of_udp_has_its_type() -> None:
+    set_up(lease(2, ""), kind="udp")
+    with running():
+        told = json.loads(call("status", "--json").stdout)
+    assert [peer["type"] for peer in told["peers"]] == ["udp"]
+
+
+@pytest.mark.parametrize("kind", ["iptables-legacy", "iptables-nft", "nftables"])
+@private
+def test_cleanup_of_all_removes_the_rules_of_every_kind(kind: str, tmp_path: Path) -> None:
+    set_up(lease(2))
+    packets = packet_filter.Filter(kind, tmp_path)
+    packet_filter.ensure(packets.rules())
+    net = "10.42.0.0/16"
+    for program in ("iptables-legacy", "iptables-nft"):
+        sh(f"{program} -t nat -A POSTROUTING -s {net} ! -d 224.0.0.0/4 -j MASQUERADE")
+        sh(f"{program} -t nat -A POSTROUTING ! -s {net} -d {net} -j MASQUERADE --random-fully")
+        sh(f"{program} -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE")
+    done = call("cleanup", "--all", "--data-dir", str(tmp_path / "data"))
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("removed iptables") >= 4
+    for program in ("iptables-legacy", "iptables-nft"):
+        left = sh(f"{program}-save -t nat").splitlines()
+        assert [line for line in left if line.startswith("-A")] == [
+            "-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"
+        ]
+    assert packet_filter.flannel_tables() == []
