@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flanneld.diagnosis.subject import Subject
     from flanneld.firewall.chains import Firewall
 
-MOST = 16  # peers whose ways are followed
+MOST = 8  # peers whose ways are followed
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +69,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """All tables; ``unknown`` says what could not be read, one sentence each."""
+    """All tables; ``unknown`` says what could not be read, one sentence each.
+
+    ``verdicts`` are those that were found so far: the same packets are looked at again and again.
+    """
 
     tables: tuple[Table, ...] = ()
     unknown: tuple[str, ...] = ()
+    verdicts: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)

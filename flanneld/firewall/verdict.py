@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flanneld.firewall.chains import Base, Firewall, Rule, Table
     from flanneld.firewall.packet import Packet
 
+_MOST = 4096  # verdicts that are remembered
 _DEEPEST = 64  # jumps; the kernel takes 16 in nft
 
 
@@ -135,6 +136,16 @@ def _insertion(
 
 def judge(firewall: Firewall, hook: str, packet: Packet) -> Verdict:
     """Take a packet through every base chain of a hook; the first that drops it ends its way."""
+    if len(firewall.verdicts) > _MOST:
+        firewall.verdicts.clear()
+    key = (hook, packet)
+    if key not in firewall.verdicts:
+        firewall.verdicts[key] = _judged(firewall, hook, packet)
+    found: Verdict = firewall.verdicts[key]
+    return found
+
+
+def _judged(firewall: Firewall, hook: str, packet: Packet) -> Verdict:
     perhaps: list[Blame] = []
     for table, base in _ordered(firewall, hook, packet):
         walk = _Walk(table, packet)
