@@ -11,7 +11,7 @@ Imports: the protocol package, ``netconf``.
 
 from __future__ import annotations
 
-from cni import cidr
+from cni import cidr, wire
 from cni_flannel.netconf import invalid, is_sound, require_mtu, shown
 
 TYPE_CHECKING = False
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BRIDGE = "bridge"
 HOST_LOCAL = "host-local"
+MAIN_TABLE = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 _RESERVED = ("name", "ipam")  # of ``delegate``: flannel sets them
 _RANGE_KEYS = ("rangeStart", "rangeEnd", "gateway", "exclude")
 
@@ -70,6 +71,36 @@ def renew(stored: dict[str, Any], net_conf: NetConf) -> dict[str, Any]:
     return conf
 
 
+def with_gateways(prev_result: Any) -> Any:
+    """A result whose routes name the gateway that they go through, for a foreign plugin's CHECK.
+
+    At ADD the plugins of containernetworking send a route without one through the first gateway of
+    its family (pkg/ipam/ipam_linux.go, ConfigureIface); at CHECK they look for one without.
+    """
+    if type(prev_result) is not dict:
+        return prev_result
+    gateways: dict[int, str] = {}
+    for text in _of_each(prev_result, "ips", "gateway"):
+        gateways.setdefault(6 if ":" in text else 4, text)
+    routes = prev_result.get("routes")
+    if type(routes) is not list:
+        return prev_result
+    return {**prev_result, "routes": [_with_gateway(route, gateways) for route in routes]}
+
+
+def _with_gateway(route: Any, gateways: dict[int, str]) -> Any:
+    if type(route) is not dict or route.get("gw") or type(route.get("dst")) is not str:
+        return route
+    gateway = gateways.get(6 if ":" in route["dst"] else 4)
+    return {**route, "gw": gateway} if gateway else route
+
+
+def _of_each(result: dict[str, Any], part: str, key: str) -> list[str]:
+    items = result.get(part)
+    objects = [item for item in items if type(item) is dict] if type(items) is list else []
+    return [item[key] for item in objects if type(item.get(key)) is str and item[key]]
+
+
 def _base(net_conf: NetConf, user: dict[str, Any]) -> dict[str, Any]:
     """The user's ``delegate`` with everything that does not depend on the node's subnet."""
     conf = dict(user)
@@ -114,9 +145,8 @@ def _ipam(user: dict[str, Any], env: SubnetEnv) -> dict[str, Any]:
         )
     limits = _take_limits(ipam)
     ipam["ranges"] = [[_range(subnet, limits)] for subnet in _subnets(env)]
-    ipam["routes"] = _routes(ipam.get("routes")) + [
-        {"dst": str(network.network)} for network in [*env.networks, *env.ipv6_networks]
-    ]
+    routes = _routes(ipam.get("routes"))
+    ipam["routes"] = routes + _to_networks(env, routes)
     _require_used(limits, _subnets(env))
     return ipam
 
@@ -151,6 +181,24 @@ def _require_used(limits: dict[str, Any], subnets: list[Prefix]) -> None:
         for text in _texts(key, value):
             if _family(key, text) not in families:
                 raise invalid(f"parse 'ipam': {key!r} {text} is of a family this node has not got")
+
+
+def _to_networks(env: SubnetEnv, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A route to every network, unless the user has one."""
+    own = [network.network for network in (*env.networks, *env.ipv6_networks)]
+    given = [_destination(route) for route in routes]
+    return [{"dst": str(network)} for network in own if network not in given]
+
+
+def _destination(route: dict[str, Any]) -> Prefix | None:
+    """Where a route of the main table leads; None for any other, and for one that is none."""
+    keys = wire.canonical(route, ("dst", "table"))
+    if keys.get("table") not in (None, 0, MAIN_TABLE) or type(keys.get("dst")) is not str:
+        return None
+    try:
+        return cidr.parse_prefix(keys["dst"]).network
+    except ValueError:
+        return None
 
 
 def _texts(key: str, value: Any) -> list[str]:

@@ -68,7 +68,10 @@ def cmd_check(args: Args) -> None:
     if conf is None:
         conf = delegate.build(net_conf, _subnet_env(net_conf, 0))
     conf = delegate.renew(conf, net_conf)
-    plugin_of(conf).cmd_check(args.replaced(conf=conf))
+    plugin = plugin_of(conf)
+    if plugin is not bridge and "prevResult" in conf:
+        conf["prevResult"] = delegate.with_gateways(conf["prevResult"])
+    plugin.cmd_check(args.replaced(conf=conf))
 
 
 def cmd_gc(args: Args) -> None:

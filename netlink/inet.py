@@ -1,7 +1,7 @@
-"""Addresses, routes and neighbours: their requests and answers. Pure: values to bytes and back.
+"""Addresses and routes: their requests and answers. Pure: values to bytes and back.
 
-Knows: ifaddrmsg, rtmsg, ndmsg and their attributes (linux/if_addr.h, rtnetlink.h, neighbour.h;
-rtnetlink(7)). Must not know: sockets, plans, what an address is for. Imports struct.
+Knows: ifaddrmsg, rtmsg and their attributes (linux/if_addr.h, rtnetlink.h; rtnetlink(7)).
+Must not know: sockets, plans, what an address is for. Imports struct.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import struct
 
 from cni.cidr import Address, Prefix
 from netlink import nlmsg
-from netlink.link import mac_bytes
 from netlink.nlmsg import Message, attr, nested, parse_attrs, to_int
 
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
-RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_TARGET_NETNSID = 1, 2, 4, 8, 10
 IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE, IFA_F_PERMANENT = 0x02, 0x08, 0x40, 0x80
@@ -29,8 +27,6 @@ RT_TABLE_MAIN = 254
 RTPROT_BOOT = 3
 RTN_UNICAST = 1
 
-NDA_DST, NDA_LLADDR, NDA_IFINDEX = 1, 2, 8
-NUD_NONE, NUD_REACHABLE, NUD_STALE, NUD_PERMANENT = 0x00, 0x02, 0x04, 0x80
 
 AF = {0: 0, 4: 2, 6: 10}
 """The kernel's address families, by IP version; 0 is every family."""
@@ -41,7 +37,7 @@ _IFADDR = struct.Struct("=BBBBi")  # family, prefix length, flags, scope, index
 _RTMSG = struct.Struct(
     "=BBBBBBBBI"
 )  # family, dst len, src len, tos, table, proto, scope, type, flags
-_NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
+_RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index; then attributes
 _GET = nlmsg.NLM_F_REQUEST | nlmsg.NLM_F_DUMP
 _CREATE = nlmsg.NLM_F_REQUEST | nlmsg.NLM_F_CREATE
 
@@ -82,13 +78,14 @@ class Route:
     """A route: ``dst``, ``gw`` (None: on the link), ``index`` of the link or 0, and the rest.
 
     ``mtu`` and ``advmss`` are 0 when the route sets none. Of a multipath route ``gw`` and
-    ``index`` are the first hop's.
+    ``index`` are the first hop's, and ``gateways`` are those of all; of any other it is ``gw``.
     """
 
     __slots__ = (
         "advmss",
         "dst",
         "flags",
+        "gateways",
         "gw",
         "index",
         "mtu",
@@ -108,12 +105,11 @@ class Route:
         self.mtu = to_int(metrics.get(RTAX_MTU))
         self.advmss = to_int(metrics.get(RTAX_ADVMSS))
         self.index = to_int(attrs.get(RTA_OIF))
-        hops = attrs.get(RTA_MULTIPATH, b"")
-        if len(hops) >= 8:  # struct rtnexthop: length, flags, hops, index; then attributes
-            length, _flags, _hops, self.index = struct.unpack_from("=HBBi", hops)
-            attrs = parse_attrs(hops[:length], 8)
-        gw = attrs.get(RTA_GATEWAY)
-        self.gw = None if gw is None else Address.from_packed(gw)
+        ways = _ways(attrs[RTA_MULTIPATH]) if RTA_MULTIPATH in attrs else [(self.index, attrs)]
+        self.index = ways[0][0] if ways else self.index
+        found = (way.get(RTA_GATEWAY) for _, way in ways)
+        self.gateways = [None if gw is None else Address.from_packed(gw) for gw in found]
+        self.gw = self.gateways[0] if self.gateways else None
 
     @classmethod
     def decode(cls, message: Message) -> Route:
@@ -124,29 +120,6 @@ class Route:
         header = _RTMSG.unpack_from(body)
         attrs = parse_attrs(body, _RTMSG.size)
         return cls(_prefix(header[0], attrs.get(RTA_DST), header[1]), header, attrs)
-
-
-class Neighbour:
-    """An entry of the neighbour table: ``index``, ``address``, ``mac`` or "", ``state`` NUD_*."""
-
-    __slots__ = ("address", "index", "mac", "state")
-
-    def __init__(self, index: int, address: Address, mac: str, state: int) -> None:
-        self.index = index
-        self.address = address
-        self.mac = mac
-        self.state = state
-
-    @classmethod
-    def decode(cls, message: Message) -> Neighbour:
-        """Decode an RTM_NEWNEIGH. ValueError when it is not one of IP."""
-        body = message.body
-        if message.type != RTM_NEWNEIGH or len(body) < _NDMSG.size:
-            raise ValueError(f"netlink message {message.type} is no neighbour")
-        _family, index, state, _flags, _type = _NDMSG.unpack_from(body)
-        attrs = parse_attrs(body, _NDMSG.size)
-        address = Address.from_packed(attrs.get(NDA_DST, b""))
-        return cls(index, address, attrs.get(NDA_LLADDR, b"").hex(":"), state)
 
 
 def new_address(
@@ -189,17 +162,20 @@ def new_route(
     advmss: int | None = None,
     priority: int | None = None,
     table: int | None = None,
+    protocol: int = RTPROT_BOOT,
     append: bool = True,
     onlink: bool = False,
 ) -> Message:
     """Add a route out of link ``index``. ``append`` False refuses one to the same destination.
+
+    Of appended ones IPv4 takes the first, IPv6 makes one route with several ways.
 
     The scope defaults to what ip(8) chooses: link for IPv4 without gateway, else universe.
     """
     if scope is None:
         scope = RT_SCOPE_LINK if gw is None and dst.family == 4 else RT_SCOPE_UNIVERSE
     flags = _CREATE | (nlmsg.NLM_F_APPEND if append else nlmsg.NLM_F_EXCL)
-    head = _route_head(dst, table, RTPROT_BOOT, scope, RTNH_F_ONLINK if onlink else 0)
+    head = _route_head(dst, table, protocol, scope, RTNH_F_ONLINK if onlink else 0)
     attrs = _route_attrs(index, dst, gw, priority, table)
     metrics = [attr(kind, n) for kind, n in ((RTAX_MTU, mtu), (RTAX_ADVMSS, advmss)) if n]
     if metrics:
@@ -214,9 +190,10 @@ def del_route(
     gw: Address | None = None,
     priority: int | None = None,
     table: int | None = None,
+    protocol: int = 0,
 ) -> Message:
-    """Delete the first route that agrees with everything given."""
-    head = _route_head(dst, table, 0, RT_SCOPE_NOWHERE, 0)
+    """Delete the first route that agrees with everything given; ``index`` 0 is any link."""
+    head = _route_head(dst, table, protocol, RT_SCOPE_NOWHERE, 0)
     body = head + _route_attrs(index, dst, gw, priority, table)
     return Message(RTM_DELROUTE, nlmsg.NLM_F_REQUEST, body)
 
@@ -229,29 +206,6 @@ def dump_routes(family: int, index: int | None = None, table: int | None = None)
     if table is not None:
         body += attr(RTA_TABLE, table)
     return Message(RTM_GETROUTE, _GET, body)
-
-
-def replace_neighbour(
-    index: int, address: Address, mac: str | None, *, state: int = NUD_REACHABLE
-) -> Message:
-    """Make or overwrite the neighbour entry of an address; NUD_NONE, without MAC, empties it."""
-    body = _neighbour(index, address, state)
-    if mac is not None:
-        body += attr(NDA_LLADDR, mac_bytes(mac))
-    return Message(RTM_NEWNEIGH, _CREATE | nlmsg.NLM_F_REPLACE, body)
-
-
-def del_neighbour(index: int, address: Address) -> Message:
-    """Forget the neighbour entry of an address."""
-    return Message(RTM_DELNEIGH, nlmsg.NLM_F_REQUEST, _neighbour(index, address, 0))
-
-
-def dump_neighbours(index: int | None = None, family: int = 0) -> Message:
-    """Ask for the neighbour entries of one link or all; ``family`` 4, 6 or 0."""
-    body = _NDMSG.pack(AF[family], 0, 0, 0, 0)
-    if index is not None:
-        body += attr(NDA_IFINDEX, index)
-    return Message(RTM_GETNEIGH, _GET, body)
 
 
 def _address(index: int, prefix: Prefix, flags: int) -> bytes:
@@ -272,7 +226,8 @@ def _route_attrs(
     attrs = attr(RTA_DST, dst.first.packed) if dst.length else b""
     if gw is not None:
         attrs += attr(RTA_GATEWAY, gw.packed)
-    attrs += attr(RTA_OIF, index)
+    if index:
+        attrs += attr(RTA_OIF, index)
     if priority:
         attrs += attr(RTA_PRIORITY, priority)
     if table is not None and table > 255:
@@ -280,8 +235,16 @@ def _route_attrs(
     return attrs
 
 
-def _neighbour(index: int, address: Address, state: int) -> bytes:
-    return _NDMSG.pack(AF[address.family], index, state, 0, 0) + attr(NDA_DST, address.packed)
+def _ways(hops: bytes) -> list[tuple[int, dict[int, bytes]]]:
+    """Decode RTA_MULTIPATH: of each way the ifindex, and its attributes."""
+    found = []
+    while len(hops) >= _RTNEXTHOP.size:
+        length, _flags, _hops, index = _RTNEXTHOP.unpack_from(hops)
+        if not _RTNEXTHOP.size <= length <= len(hops):
+            raise ValueError(f"a way of {length} bytes with {len(hops)} left")
+        found.append((index, parse_attrs(hops[:length], _RTNEXTHOP.size)))
+        hops = hops[(length + 3) & ~3 :]
+    return found
 
 
 def _prefix(family: int, packed: bytes | None, length: int) -> Prefix:

@@ -1,7 +1,7 @@
-"""rtnetlink as one vocabulary: every request and every answer of its four parts.
+"""rtnetlink as one vocabulary: every request and every answer of its five parts.
 
-``link`` reads interfaces and ``link_setup`` makes them, ``inet`` has addresses, routes and
-neighbours, ``port`` the VLANs of bridge ports. Users write
+``link`` reads interfaces and ``link_setup`` makes them, ``inet`` has addresses and routes,
+``neighbour`` neighbours, ``port`` the VLANs of bridge ports. Users write
 ``rtnl.new_veth(...)`` and need not know which part has it.
 """
 
@@ -11,25 +11,17 @@ from netlink.inet import (
     IFA_F_DADFAILED,
     IFA_F_NODAD,
     IFA_F_TENTATIVE,
-    NUD_NONE,
-    NUD_PERMANENT,
-    NUD_REACHABLE,
-    NUD_STALE,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     InterfaceAddress,
-    Neighbour,
     Route,
     del_address,
-    del_neighbour,
     del_route,
     dump_addresses,
-    dump_neighbours,
     dump_routes,
     new_address,
     new_route,
-    replace_neighbour,
 )
 from netlink.link import (
     BR_STATE_FORWARDING,
@@ -55,6 +47,16 @@ from netlink.link_setup import (
     new_vlan,
     set_link,
     set_port,
+)
+from netlink.neighbour import (
+    NUD_NONE,
+    NUD_PERMANENT,
+    NUD_REACHABLE,
+    NUD_STALE,
+    Neighbour,
+    del_neighbour,
+    dump_neighbours,
+    replace_neighbour,
 )
 
 TYPE_CHECKING = False

@@ -12,16 +12,20 @@ from zlib import crc32
 
 from cni import attachment as identity
 from cni import errors
+from cni.cidr import Prefix
 from cni.errors import AlreadyAttached, CNIError
 from netlink import rtnl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.attachment import Attachment
+    from cni.cidr import Address
     from cni_flannel.bridge.ends import Ends
     from netlink.handle import Handle
     from netlink.link import Link
+    from netlink.nlmsg import Message
 
+POD_ROUTE = 245  # the routing protocol of a route to a pod; flanneld's are 244
 _HEX = "0123456789abcdef"
 
 
@@ -124,6 +128,11 @@ def is_of_pod(port: Link) -> bool:
 def looks_like_reference_name(name: str) -> bool:
     """Whether a link is called "veth" and 8 hexadecimal digits."""
     return len(name) == 12 and name.startswith("veth") and all(c in _HEX for c in name[4:])
+
+
+def no_route(address: Address) -> Message:
+    """Take away the host's route to a pod, which is there if its gateway is in another subnet."""
+    return rtnl.del_route(0, Prefix(address, address.bits), protocol=POD_ROUTE)
 
 
 def stale(host: Handle, network: str, valid: set[tuple[str, str]]) -> list[Link]:

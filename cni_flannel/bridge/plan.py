@@ -68,6 +68,10 @@ def attach(conf: BridgeConf, veth: AddVeth, layer3: Layer3) -> list[Step]:
 
             steps.append(DetectDuplicates(ifname, layer3.addresses))
         steps.append(AwaitPort(name, bridge))
+    if layer3.host_routes:
+        from cni_flannel.bridge.steps_route import RouteToPod  # hardly any gateway is elsewhere
+
+        steps.append(RouteToPod(conf.gateway_holder, layer3.host_routes))
     on_link = [prefix.address for prefix in layer3.addresses] if layer3.gateways else []
     alias = veth.attachment.alias(rules=conf.ip_masq or conf.macspoofchk)
     steps.append(Finish(alias, name, bridge, [] if conf.vlan else on_link))

@@ -112,6 +112,7 @@ def _remove_link(
     if not addresses and conf.ipam_type == HOST_LOCAL:
         addresses += [Prefix(address, address.bits) for address in host_local.held(args)]
     removals = _forget_neighbours(ends, host_link, conf.bridge, addresses)
+    removals += [links.no_route(prefix.address) for prefix in addresses]
     index = 0 if pod_link is None else pod_link.link
     if host_link is not None:
         index = host_link.index

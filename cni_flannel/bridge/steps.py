@@ -26,10 +26,14 @@ VLAN_FILTERING = (
 
 
 class Step:
-    """One change.  ``remedy`` is what a person can do when the kernel refuses it."""
+    """One change.  ``remedy`` is what a person can do when the kernel refuses it.
+
+    ``is_batch`` says that the commands it describes are its requests to the kernel, one by one.
+    """
 
     __slots__ = ()
     remedy: str = REMEDY
+    is_batch = False
 
     def describe(self) -> list[str]:
         """The equivalent commands, one per line."""
@@ -61,7 +65,7 @@ def run(steps: Sequence[Step], ends: Ends, tell: Callable[[str], None] | None = 
                     tell(command)
             step.apply(ends)
     except OSError as error:
-        msg = f"{'; '.join(begun[-1].describe())}: {error}"
+        msg = f"{_refused(begun[-1], error)}: {error}"
         details = "\n".join([begun[-1].remedy, *undo(begun, ends)])
         raise CNIError(errors.KERNEL_REFUSED, msg, details) from error
     except CNIError as error:
@@ -70,6 +74,15 @@ def run(steps: Sequence[Step], ends: Ends, tell: Callable[[str], None] | None = 
     except BaseException:
         undo(begun, ends)
         raise
+
+
+def _refused(step: Step, error: OSError) -> str:
+    """The command that was refused; all of the step's if it is not known which."""
+    commands = step.describe()
+    position = getattr(error, "position", -1)  # NetlinkError has it
+    if step.is_batch and 0 <= position < len(commands):
+        return commands[position]
+    return "; ".join(commands)
 
 
 def undo(steps: Sequence[Step], ends: Ends) -> list[str]:

@@ -10,6 +10,7 @@ import errno
 from cni import errors
 from cni.attachment import BRIDGE_ALIAS
 from cni.errors import CNIError
+from cni_flannel.bridge.layer3 import USUAL_PRIORITY
 from cni_flannel.bridge.steps import Step
 from netlink import rtnl, sysctl
 from netlink.nlmsg import NetlinkError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from netlink.nlmsg import Message
 
 
+_ROUTES_IN_A_ROW = 16
 MAX_PORTS = 1023  # the kernel numbers them with 10 bits, from 1 on (BR_MAX_PORTS)
 
 
@@ -49,6 +51,7 @@ class AddVeth(Step):
     """
 
     __slots__ = ("attachment", "bridge", "flags", "host_mac", "made", "mtu", "name", "pod_mac")
+    is_batch = True
 
     def __init__(
         self,
@@ -150,6 +153,10 @@ class ConfigurePod(Step):
     """Give the pod's interface its addresses, bring it up, add its routes: one batch."""
 
     __slots__ = ("addresses", "dad", "ifname", "routes")
+    is_batch = True
+    remedy = (
+        "the kernel takes no such address or route: correct subnet, gateway or routes of 'ipam'"
+    )
 
     def __init__(
         self, ifname: str, addresses: Sequence[Prefix], routes: Sequence[Route], *, dad: bool
@@ -172,11 +179,35 @@ class ConfigurePod(Step):
 
     def apply(self, ends: Ends) -> None:
         index = ends.pod_index(self.ifname)
-        ends.pod.execute(
+        before: list[Message] = [
             *(rtnl.new_address(index, a, nodad=bool(self._nodad(a))) for a in self.addresses),
             rtnl.set_link(index, up=True),
-            *(_new_route(index, route) for route in self.routes),
-        )
+        ]
+        try:
+            ends.pod.execute(*before, *(_new_route(index, route) for route in self.routes))
+        except NetlinkError as error:
+            for refusal in (error, *error.also):
+                position = refusal.position - len(before)
+                if refusal.errno != errno.EEXIST or position < 0:
+                    raise refusal from None
+                self._after_others(ends, index, self.routes[position])
+
+    def _after_others(self, ends: Ends, index: int, route: Route) -> None:
+        """Add a route of IPv6 whose destination has one already, of another interface or gateway.
+
+        It comes after that one, as in IPv4, where routes to one destination stand in a row.  With
+        the same priority the kernel would make one route of them, and split the flows.
+        """
+        first = route.metrics.get("priority") or USUAL_PRIORITY[route.dst.family]
+        for priority in range(first + 1, first + 1 + _ROUTES_IN_A_ROW):
+            try:
+                ends.pod.execute(_new_route(index, route, priority))
+            except NetlinkError as error:
+                if error.errno != errno.EEXIST:
+                    raise
+            else:
+                return
+        raise NetlinkError(errno.EEXIST, f"{_ROUTES_IN_A_ROW} routes to {route.dst} are there")
 
 
 class Finish(Step):
@@ -217,7 +248,7 @@ class Finish(Step):
             ends.drop(rtnl.del_neighbour(self.bridge.index, address))
 
 
-def _new_route(index: int, route: Route) -> Message:
+def _new_route(index: int, route: Route, priority: int | None = None) -> Message:
     known = route.metrics.get
     return rtnl.new_route(
         index,
@@ -225,9 +256,10 @@ def _new_route(index: int, route: Route) -> Message:
         gw=route.gw,
         mtu=known("mtu"),
         advmss=known("advmss"),
-        priority=known("priority"),
+        priority=priority or known("priority"),
         table=known("table"),
         scope=known("scope"),
+        append=route.dst.family == 4,
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from cni.cidr import Address
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
     from netlink.link import Link
@@ -121,11 +122,21 @@ def _gateways(args: Args, prev_result: dict[str, Any]) -> list[Prefix]:
 def _held(args: Args, conf: BridgeConf, prev_result: dict[str, Any], ends: Ends) -> Iterator[str]:
     holder = ends.host.get_link(conf.gateway_holder)
     there = [] if holder is None else [a.prefix.address for a in ends.host.addresses(holder.index)]
-    for gateway in (prefix.address for prefix in _gateways(args, prev_result)):
+    for ip in _own_ips(args, prev_result):
+        if not ip.get("gateway"):
+            continue
+        gateway, address = cidr.parse_address(ip["gateway"]), cidr.parse_prefix(ip["address"])
+        if not address.contains(gateway) and not _leads(ends, holder, address.address):
+            yield f"the host has no route to {address.address} on bridge {conf.gateway_holder}"
         if gateway not in there:
             yield f"bridge {conf.gateway_holder} has not got the gateway address {gateway}"
         if sysctl.read(node.forwarding_switch(gateway.family)) != "1":
             yield f"forwarding of IPv{gateway.family} is off on the host"
+
+
+def _leads(ends: Ends, holder: Link | None, address: Address) -> bool:
+    routes = [] if holder is None else ends.host.routes(address.family, index=holder.index)
+    return any(route.dst.contains(address) for route in routes)
 
 
 def _pod_link(
@@ -199,16 +210,15 @@ def _addresses(args: Args, prev_result: dict[str, Any], link: Link, ends: Ends) 
 
 
 def _routes(args: Args, prev_result: dict[str, Any], ends: Ends) -> Iterator[str]:
-    """Every route, in whatever table a later plugin has put it."""
-    wanted = [(cidr.parse_prefix(r["dst"]), r.get("gw")) for r in prev_result.get("routes") or []]
-    for family in sorted({dst.family for dst, _ in wanted}):
-        there = ends.pod.routes(family)
-        for dst, gw in wanted:
-            if dst.family == family and not any(
-                route.dst == dst.network and (not gw or str(route.gw) == gw) for route in there
-            ):
-                via = f" via {gw}" if gw else ""
-                yield f"route to {dst}{via} is missing in {args.netns}"
+    """Every route, in whatever table a later plugin has put it, by whichever of its ways."""
+    for route in prev_result.get("routes") or []:
+        dst = cidr.parse_prefix(route["dst"])
+        gw = cidr.parse_address(route["gw"]) if route.get("gw") else None
+        if gw is not None and not gw.value:
+            gw = None
+        there = [found for found in ends.pod.routes(dst.family) if found.dst == dst.network]
+        if not any(gw is None or gw in found.gateways for found in there):
+            yield f"route to {dst}{f' via {gw}' if gw else ''} is missing in {args.netns}"
 
 
 def _rules(

@@ -19,6 +19,7 @@ import cni_flannel.bridge.readiness
 import cni_flannel.bridge.removal
 import cni_flannel.bridge.steps_call
 import cni_flannel.bridge.steps_dad
+import cni_flannel.bridge.steps_route
 import cni_flannel.bridge.verify
 import cni_flannel.garbage
 import cni_flannel.kernel.iptables

@@ -26,10 +26,6 @@ from netlink.inet import (
     IFA_ADDRESS,
     IFA_F_NODAD,
     IFA_LOCAL,
-    NDA_DST,
-    NDA_IFINDEX,
-    NDA_LLADDR,
-    NUD_PERMANENT,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
@@ -42,19 +38,25 @@ from netlink.inet import (
     RTA_PRIORITY,
     RTA_TABLE,
     RTM_DELADDR,
-    RTM_DELNEIGH,
     RTM_DELROUTE,
     RTM_GETADDR,
-    RTM_GETNEIGH,
     RTM_GETROUTE,
     RTM_NEWADDR,
-    RTM_NEWNEIGH,
     RTM_NEWROUTE,
     RTN_UNICAST,
     RTNH_F_ONLINK,
     RTPROT_BOOT,
 )
 from netlink.link import mac_bytes
+from netlink.neighbour import (
+    NDA_DST,
+    NDA_IFINDEX,
+    NDA_LLADDR,
+    NUD_PERMANENT,
+    RTM_DELNEIGH,
+    RTM_GETNEIGH,
+    RTM_NEWNEIGH,
+)
 from netlink.nlmsg import Message, attr, parse_attrs, to_int
 
 if TYPE_CHECKING:

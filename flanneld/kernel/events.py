@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from flanneld.kernel import sieve
 from flanneld.kernel.entries import RTPROT_FLANNEL, RTPROT_OF_GO
 from netlink import events
-from netlink.inet import RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWNEIGH, RTM_NEWROUTE
+from netlink.inet import RTM_DELROUTE, RTM_NEWROUTE
 from netlink.link import RTM_DELLINK, RTM_NEWLINK, Link
+from netlink.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,8 +14,9 @@ import struct
 from typing import TYPE_CHECKING
 
 from flanneld.kernel.entries import RTPROT_FLANNEL, RTPROT_OF_GO
-from netlink.inet import RTM_DELNEIGH, RTM_DELROUTE, RTM_NEWNEIGH, RTM_NEWROUTE
+from netlink.inet import RTM_DELROUTE, RTM_NEWROUTE
 from netlink.link import RTM_DELLINK, RTM_NEWLINK
+from netlink.neighbour import RTM_DELNEIGH, RTM_NEWNEIGH
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

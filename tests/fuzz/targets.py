@@ -25,7 +25,7 @@ from flanneld.kernel import entries, vxlan
 from ipam import conf as ipam_conf
 from ipam import lease, request, subnet_env
 from ipam import plugin as host_local
-from netlink import inet, link, nlmsg, port
+from netlink import inet, link, neighbour, nlmsg, port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +130,7 @@ def check_subnet_env(text: str) -> None:
 
 def check_nlmsg(data: bytes) -> None:
     """Bytes in, messages and attributes out; or ValueError."""
-    decoders = (link.Link, inet.InterfaceAddress, inet.Route, inet.Neighbour, port.PortVLAN)
+    decoders = (link.Link, inet.InterfaceAddress, inet.Route, neighbour.Neighbour, port.PortVLAN)
     for part in (data, data[16:]):
         try:
             nlmsg.parse_attrs(part)

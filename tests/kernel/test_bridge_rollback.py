@@ -33,6 +33,7 @@ pytestmark = MARKS
 
 FAKES = "/run/fakes"
 ENV: dict[str, str | None] = {"PATH": f"{FAKES}:{SYSTEM_PATH}"}
+ASKED: dict[str, str | None] = {"CNI_ARGS": "MAC=0a:11:22:33:44:55"}
 EVERYTHING: dict[str, Any] = {
     "isDefaultGateway": True,
     "ipMasq": True,
@@ -57,14 +58,13 @@ def assert_add_works_now(node: Node, conf: dict[str, Any]) -> None:
 # ------------------------------------------------------------------------------- the kernel says no
 
 
-def test_a_route_without_a_way_to_its_gateway(node: Node) -> None:
-    routes = [{"dst": "10.99.0.0/16", "gw": "192.168.77.1"}]
-    conf = make_conf(**{**EVERYTHING, "ipam": host_local(SUBNET, SUBNET6, routes=routes)})
-    error = add(node, conf).error
-    assert error["code"] == 101
-    for words in ("10.99.0.0/16", "192.168.77.1", "unreachable"):
-        assert words in error["msg"]
-    assert_nothing_is_left(node)
+def test_a_mac_that_is_seen_to_be_taken_when_the_link_is_there(node: Node) -> None:
+    attach(node, make_conf(**EVERYTHING), 2, env=ASKED)
+    before = traces(node)
+    error = add(node, make_conf(**EVERYTHING), env=ASKED).error
+    assert error["code"] == 103
+    assert traces(node) == before
+    assert set(node.links("p1")) == {"lo"}
     assert_add_works_now(node, make_conf(**EVERYTHING))
 
 
@@ -83,7 +83,8 @@ def test_an_mtu_that_the_kernel_does_not_take(node: Node) -> None:
 def test_the_same_address_twice(node: Node) -> None:
     fake_ipam(node, ["10.88.1.9/24", "10.88.1.9/24"], "10.88.1.1")
     conf = make_conf(ipMasq=True, ipam={"type": "fake"})
-    assert add(node, conf, env=with_fakes(node)).error["code"] == 101
+    error = add(node, conf, env=with_fakes(node)).error
+    assert (error["code"], "address 10.88.1.9 twice" in error["msg"]) == (105, True)
     assert_nothing_is_left(node)
 
 
@@ -218,10 +219,9 @@ def test_nftables_masquerading_that_fails(node: Node) -> None:
 
 
 def test_a_failure_after_the_rules_takes_them_back_and_leaves_others(node: Node) -> None:
-    attach(node, make_conf(**EVERYTHING), 2)
+    attach(node, make_conf(**EVERYTHING), 2, env=ASKED)
     before = rules(node)
-    routes = [{"dst": "10.99.0.0/16", "gw": "192.168.77.1"}]
-    add(node, make_conf(**{**EVERYTHING, "ipam": host_local(SUBNET, routes=routes)}))
+    assert add(node, make_conf(**EVERYTHING), env=ASKED).status == 1
     assert rules(node) == before
     node.pod_run("p2", ["ping", "-c2", "-i0.2", "-W5", "10.88.1.1"])
 

@@ -51,6 +51,28 @@ def test_ptp_as_delegate(node: Node) -> None:
     assert remains(node) == {}
 
 
+DELEGATES: dict[str, dict[str, Any]] = {
+    "ptp": {"type": "ptp"},
+    "macvlan": {"type": "macvlan", "master": "uplink"},
+    "host-device": {"type": "host-device", "device": "uplink"},
+}
+IPV6 = {"ipv6_network": "fd00:f1::/56", "ipv6_subnet": "fd00:f1:0:1::1/64"}
+
+
+@needs_go
+@pytest.mark.parametrize("families", ["IPv4", "dual-stack"])
+@pytest.mark.parametrize("kind", DELEGATES)
+def test_check_right_after_add_of_a_foreign_delegate(node: Node, kind: str, families: str) -> None:
+    node.write_subnet_env(**({} if families == "IPv4" else IPV6))
+    node.run(["ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "switch"])
+    # The daemon's network is among the routes twice.
+    ipam = {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.244.0.0/16"}]}
+    conf = conf_with(cniVersion="1.0.0", delegate=DELEGATES[kind], ipam=ipam)
+    result = must_add(node, conf=conf)
+    outcome = call(node, "CHECK", conf=with_result(conf, result))
+    assert (outcome.status, outcome.stdout) == (0, "")
+
+
 @needs_go
 def test_macvlan_as_delegate(node: Node) -> None:
     node.run(["ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "switch"])

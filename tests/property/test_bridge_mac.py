@@ -6,6 +6,7 @@ import netaddr
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cni.cidr import Address, Prefix
 from cni_flannel.bridge import plan
 from cni_flannel.bridge.layer3 import Layer3
 
@@ -14,8 +15,9 @@ HOSTS = st.integers(0, NEAR - 1)
 
 
 def mac_of(value: int, version: int = 6) -> netaddr.EUI:
-    address = f"{netaddr.IPAddress(value, version)}/{128 if version == 6 else 32}"
-    text = plan.pod_mac(Layer3([{"address": address}], [], {}), "")
+    layer3 = Layer3([], {})
+    layer3.addresses = [Prefix(Address(version, value), 64 if version == 6 else 24)]
+    text = plan.pod_mac(layer3, "")
     return netaddr.EUI(text, dialect=netaddr.mac_unix_expanded)
 
 

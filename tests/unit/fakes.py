@@ -131,6 +131,7 @@ def route(dst: str, gw: str | None = None) -> rtnl.Route:
 
     made = rtnl.Route(parse_prefix(dst), (2, 0, 0, 0, 254, 3, 0, 1, 0), {})
     made.gw = None if gw is None else parse_address(gw)
+    made.gateways = [made.gw]
     return made
 
 

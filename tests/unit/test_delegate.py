@@ -257,3 +257,56 @@ def test_an_mtu_that_no_pod_can_have(kind: str, keys: dict[str, Any], env: str, 
 
 def test_ipv4_does_with_less() -> None:
     assert build({}, ENV.replace("1472", "1000"))["mtu"] == 1000
+
+
+OWN: list[tuple[str, list[Any], list[Any]]] = [
+    ("the same", [{"dst": "10.1.0.0/16"}], []),
+    ("host bits", [{"dst": "10.1.9.9/16"}], []),
+    ("a way of its own", [{"dst": "10.1.0.0/16", "gw": "10.1.17.9"}], []),
+    ("any case", [{"Dst": "10.1.0.0/16"}], []),
+    ("another length", [{"dst": "10.1.0.0/17"}], [{"dst": "10.1.0.0/16"}]),
+    (
+        "another table",
+        [{"dst": "10.1.0.0/16", "table": 100}],
+        [{"dst": "10.1.0.0/16"}],
+    ),
+    ("nonsense, which IPAM will name", [{"dst": 5}, {}], [{"dst": "10.1.0.0/16"}]),
+]
+
+
+@pytest.mark.parametrize(("routes", "more"), named(OWN))
+def test_a_route_to_the_network_is_there_once(routes: list[Any], more: list[Any]) -> None:
+    assert build({"ipam": {"routes": routes}})["ipam"]["routes"] == [*routes, *more]
+
+
+CHECKED: list[tuple[str, Any, Any]] = [
+    (
+        "both families",
+        [{"dst": "10.1.0.0/16"}, {"dst": "fc00::/48"}, {"dst": "::/0", "gw": "fc00::9"}],
+        [
+            {"dst": "10.1.0.0/16", "gw": "10.1.17.1"},
+            {"dst": "fc00::/48", "gw": "fc00::1"},
+            {"dst": "::/0", "gw": "fc00::9"},
+        ],
+    ),
+    ("what is none", [5, {}, {"dst": 5}], [5, {}, {"dst": 5}]),
+    ("no list", {"dst": "10.1.0.0/16"}, {"dst": "10.1.0.0/16"}),
+]
+
+
+@pytest.mark.parametrize(("routes", "expected"), named(CHECKED))
+def test_a_foreign_check_is_told_the_gateways(routes: Any, expected: Any) -> None:
+    ips = [
+        {"address": "10.1.17.2/24", "gateway": "10.1.17.1"},
+        {"address": "10.1.17.3/24", "gateway": "10.1.17.99"},
+        {"address": "fc00::2/64", "gateway": "fc00::1"},
+        {"address": "fc00::3/64"},
+        "no object",
+    ]
+    told = delegate.with_gateways({"cniVersion": "1.0.0", "ips": ips, "routes": routes})
+    assert told == {"cniVersion": "1.0.0", "ips": ips, "routes": expected}
+
+
+@pytest.mark.parametrize("result", [None, [], {}, {"routes": [{"dst": "10.1.0.0/16"}]}])
+def test_a_result_without_gateways_stays_as_it_is(result: Any) -> None:
+    assert delegate.with_gateways(result) == result

@@ -74,7 +74,19 @@ DEFAULTS: list[tuple[str, list[Any], list[Any], list[Any]]] = [
     ("a family each", [V4, V6], [], [VIA4, VIA6]),
     ("once for two addresses", [V4, {**V4, "address": "10.244.1.3/24"}], [], [VIA4]),
     ("not beside one with a gateway", [V4], [OTHER], [OTHER]),
-    ("beside one without", [V4], [DEFAULT4], [DEFAULT4, VIA4]),
+    ("for one without", [V4], [DEFAULT4], [VIA4]),
+    (
+        "for one in another spelling",
+        [V4, V6],
+        [{"dst": "10.1.2.3/0"}, {"dst": "0::5/0"}],
+        [{"dst": "10.1.2.3/0", "gw": "10.244.1.1"}, {"dst": "0::5/0", "gw": "fd00::1"}],
+    ),
+    (
+        "beside one of another table",
+        [V4],
+        [{**OTHER, "table": 100}],
+        [{**OTHER, "table": 100}, VIA4],
+    ),
     ("after IPAM's", [V4], [{"dst": "10.0.0.0/8"}], [{"dst": "10.0.0.0/8"}, VIA4]),
 ]
 
@@ -124,7 +136,7 @@ def test_without_ipam_there_are_no_addresses() -> None:
 
 
 def test_the_families_are_listed_once() -> None:
-    assert complete({"ips": [V6, V4, V4]}).families == [4, 6]
+    assert complete({"ips": [V6, V4, {"address": "10.244.1.3/24"}]}).families == [4, 6]
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [

@@ -20,7 +20,7 @@ from tests.unit.test_netconf import named
 
 CNI0 = link("cni0", 7, "bridge", alias=BRIDGE_ALIAS)
 PORT = link("vethx", 9, master=7)
-RANGE = {"ranges": [[{"subnet": "10.1.0.0/24"}]]}
+RANGE = {"type": "host-local", "ranges": [[{"subnet": "10.1.0.0/24"}]]}
 
 
 class Status:
@@ -70,12 +70,18 @@ def test_ready(
 OLD = ["10.9.0.1/24"]
 UNREADY: list[tuple[str, list[Any], list[str], dict[str, Any], str]] = [
     ("another subnet in use", [CNI0, PORT], OLD, RANGE, "different from 10.1.0.1/24"),
-    ("the legacy form", [CNI0, PORT], OLD, {"subnet": "10.1.0.0/24"}, "different from 10.1.0.1/24"),
+    (
+        "the legacy form",
+        [CNI0, PORT],
+        OLD,
+        {"type": "host-local", "subnet": "10.1.0.0/24"},
+        "different from 10.1.0.1/24",
+    ),
     (
         "a gateway of one's own, in any case",
         [CNI0, PORT],
         OLD,
-        {"Ranges": [[{"Subnet": "10.1.0.0/24", "Gateway": "10.1.0.9"}]]},
+        {"type": "host-local", "Ranges": [[{"Subnet": "10.1.0.0/24", "Gateway": "10.1.0.9"}]]},
         "different from 10.1.0.9/24",
     ),
     ("no bridge", [link("cni0", 7, "dummy")], [], RANGE, "is not a bridge"),

@@ -12,7 +12,7 @@ from cni.attachment import Attachment
 from cni.cidr import parse_address
 from cni.errors import CNIError
 from cni_flannel.bridge import conf as bridge_conf
-from cni_flannel.bridge import removal
+from cni_flannel.bridge import links, removal
 from cni_flannel.bridge.ends import Ends, refused
 from cni_flannel.bridge.removal import Attempts
 from cni_flannel.kernel import macspoof, masq
@@ -38,6 +38,11 @@ def fail(error: BaseException) -> None:
 
 def neighbour(address: str) -> Any:
     return rtnl.del_neighbour(7, parse_address(address))
+
+
+def traces(address: str) -> list[Any]:
+    """What the host has of an address: on the bridge, and a route if its gateway is elsewhere."""
+    return [neighbour(address), links.no_route(parse_address(address))]
 
 
 # ----------------------------------------------------------------------------------------- Attempts
@@ -154,7 +159,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
 def test_del_removes_link_neighbour_and_lease(call: Call) -> None:
     call.attach()
     call.delete()
-    assert call.ends.host.done == [neighbour("10.1.0.2"), rtnl.del_link(9)]
+    assert call.ends.host.done == [*traces("10.1.0.2"), rtnl.del_link(9)]
     assert call.ipam.verbs == ["DEL"]
     assert call.rules == []
 
@@ -162,7 +167,7 @@ def test_del_removes_link_neighbour_and_lease(call: Call) -> None:
 def test_del_without_pod_finds_the_link_by_name_and_the_address_in_the_result(call: Call) -> None:
     call.ends.host.known.append(link(NAME, 9, alias=ME.alias()))
     call.delete(cniVersion="1.0.0", prevResult={"ips": [{"address": "10.1.0.3/24"}]})
-    assert call.ends.host.done == [neighbour("10.1.0.3"), rtnl.del_link(9)]
+    assert call.ends.host.done == [*traces("10.1.0.3"), rtnl.del_link(9)]
 
 
 def test_del_of_nothing_works_and_releases_the_lease(call: Call) -> None:
@@ -173,7 +178,7 @@ def test_del_of_nothing_works_and_releases_the_lease(call: Call) -> None:
 def test_del_goes_on_without_a_result_that_cannot_be_read(call: Call) -> None:
     call.attach()
     call.delete(cniVersion="1.0.0", prevResult={"ips": [{"address": "x"}]})
-    assert call.ends.host.done == [neighbour("10.1.0.2"), rtnl.del_link(9)]
+    assert call.ends.host.done == [*traces("10.1.0.2"), rtnl.del_link(9)]
     assert "cannot be read" in call.notes[0]
 
 
@@ -181,7 +186,7 @@ def test_del_takes_what_go_made(call: Call) -> None:
     call.attach()
     call.ends.host.get_link(9).name, call.ends.host.get_link(9).alias = "veth1a2b3c4d", ""
     call.delete()
-    assert call.ends.host.done == [neighbour("10.1.0.2"), rtnl.del_link(9)]
+    assert call.ends.host.done == [*traces("10.1.0.2"), rtnl.del_link(9)]
 
 
 def another_pods_alias(ends: FakeEnds) -> dict[str, Any]:

@@ -178,7 +178,7 @@ SPOILT: list[tuple[str, Any, list[str]]] = [
     ),
     (
         "another gateway",
-        lambda p: setattr(p.routing[1], "gw", None),
+        lambda p: setattr(p.routing[1], "gateways", [None]),
         ["route to ::/0 via fd00::1 is missing"],
     ),
     (
