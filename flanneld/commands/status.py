@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flanneld.diagnosis.node import View
     from flanneld.diagnosis.paths import PeerPath
 
+_TELLING = ("store", "conf")  # warnings of these parts: what this node knows may be old
 _HEAD = ("SUBNET", "PUBLIC IP", "TYPE", "LINK", "MTU", "DEVICE", "NEIGHBOUR", "FDB", "ROUTE")
 
 
@@ -50,7 +51,7 @@ def is_healthy(seen: View, peers: Iterable[PeerPath], found: Found) -> bool:
     """Whether the daemon runs, finds nothing wrong, and every part of every path is right."""
     return (
         seen.answering
-        and not seen.causes
+        and not any(cause.blocks or cause.part in _TELLING for cause in seen.causes)
         and not found.blocking
         and not seen.difference
         and not seen.rules

@@ -191,6 +191,10 @@ def test_status_of_a_daemon_that_does_not_answer_and_of_one_that_knows_of_troubl
     with running(Cause("store", "etcd is away\x1b[2J", 7.0, blocks=False)):
         told = call("status")
     assert told.returncode == 1
+    with running(Cause("rules", "a switch is off, perhaps on purpose", 7.0, blocks=False)):
+        warned = call("status")
+    assert warned.returncode == 0
+    assert "a switch is off, perhaps on purpose (since" in warned.stdout
     assert "etcd is away\\x1b[2J (since 1970-01-01" in told.stdout
     assert "\x1b" not in told.stdout
 
