@@ -31,11 +31,12 @@ usage: ./build.sh [COMMAND]
                   put the daemon into DIR (/usr/local/lib/flanneld), and its systemd unit
   install --uninstall [--daemon] [DIR]
                   put back what was there before, and remove all of ours (install --help has more)
+  lock            write packaging/locks anew, after a pin in pyproject.toml has changed
 
 ./build.sh COMMAND --help prints this, or the command's own options, and does nothing else.
 
 Each command sets up what it needs: a virtual environment in .venv with the versions pinned in
-pyproject.toml, and, as root where there is apt-get, Debian packages. Nothing is done twice: a second run
+pyproject.toml, by their hashes, and, as root where there is apt-get, Debian packages. Nothing is done twice: a second run
 with unchanged inputs starts at once. PYTHON=/path/to/python chooses the interpreter to freeze (3.11 or
 later with a shared libpython); by default the first that fits is taken, Debian's own before others.
 TEXT
@@ -110,12 +111,13 @@ find_python() {
         "one with --enable-shared and name it in PYTHON"
 }
 
-# set_up GROUP: .venv with the dependency group of pyproject.toml (dev includes build).
+# set_up GROUP: .venv with the dependency group of pyproject.toml (dev includes build). Only files whose hashes
+# are in packaging/locks are installed.
 set_up() {
     local group=$1 wanted number
     find_python
-    wanted="$(readlink -f "$python") $(sha256sum <pyproject.toml)"
-    if [[ $group != dev && $(cat .venv/ready.dev 2>/dev/null) == "$wanted" ]]; then return; fi
+    wanted="$(readlink -f "$python") $(sha256sum packaging/locks/*.txt)"
+    if [[ $group != dev && $group != fuzz && $(cat .venv/ready.dev 2>/dev/null) == "$wanted" ]]; then return; fi
     [[ $(cat ".venv/ready.$group" 2>/dev/null) == "$wanted" ]] && return
     number=$(python_version "$python")
     if [[ $python == /usr/bin/* ]]; then
@@ -128,8 +130,7 @@ set_up() {
         "$python" -m venv .venv
     fi
     say "installing the dependency group '$group' into .venv"
-    .venv/bin/python -m pip --disable-pip-version-check install -q "pip==26.3"
-    .venv/bin/python -m pip --disable-pip-version-check install -q --group "$group"
+    .venv/bin/python -m pip --disable-pip-version-check install -q --require-hashes -r "packaging/locks/$group.txt"
     printf '%s' "$wanted" >".venv/ready.$group"
 }
 
@@ -139,7 +140,7 @@ set_up() {
 inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
-        declare -f build_plugins build_daemon compile_launcher compile_interpreter
+        declare -f build_plugins build_daemon compile_launcher compile_interpreter linked
         find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.[ch]' -o -path '*systemd*' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
@@ -164,7 +165,8 @@ build_plugins() {
     say "freezing with $("$python" -V), $python"
     rm -rf build/dist
     compile_interpreter build/python
-    CNI_FLANNEL_BUILD=${now:0:8} CNI_FLANNEL_PYTHON=$PWD/build/python PYTHONHASHSEED=0 PYI_LOG_LEVEL=WARN \
+    CNI_FLANNEL_BUILD=${now:0:8} CNI_FLANNEL_PYTHON=$PWD/build/python CNI_FLANNEL_LINKED=$(linked) \
+        PYTHONHASHSEED=0 PYI_LOG_LEVEL=WARN \
         LD_LIBRARY_PATH=$("$python" -I -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))') \
         .venv/bin/python -m PyInstaller \
         --noconfirm --log-level WARN --distpath build/dist --workpath build/work packaging/plugins.spec
@@ -204,10 +206,25 @@ put_marker() {
 version() { sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml; }
 
 # musl's start costs a fifth of glibc's (docs/decisions/0025).
+launcher_compiler() {
+    if [[ -n ${CC:-} ]]; then
+        printf '%s' "$CC"
+    elif have musl-gcc; then
+        printf 'musl-gcc'
+    else
+        printf 'cc'
+    fi
+}
+
+# compile_launcher PROGRAM OUTPUT [OPTION...]
 compile_launcher() {
-    local compiler=${CC:-}
-    [[ -n $compiler ]] || { have musl-gcc && compiler=musl-gcc; } || compiler=cc
-    "$compiler" -std=c11 -static -s -O2 -Wall -Wextra -DPROGRAM="\"$1\"" -o "$2" packaging/launcher/{launcher,frozen}.c
+    "$(launcher_compiler)" -std=c11 -static -s -O2 -Wall -Wextra -DPROGRAM="\"$1\"" -o "$2" "${@:3}" \
+        packaging/launcher/{launcher,frozen}.c
+}
+
+# Prints what is in a launcher beside our own, with colons between: for its licences.
+linked() {
+    compile_launcher flannel /dev/null -Wl,-t | sed 's/^(\(.*\)).*/\1/' | grep -E '\.a$|/[^/]*crt[^/]*\.o$' | sort -u | paste -sd:
 }
 
 # The libraries lie beside it; DT_RPATH, unlike DT_RUNPATH, is for what they need too.
@@ -378,6 +395,17 @@ run_conformance() {
     [[ ${#failed[@]} -eq 0 ]] || die "conformance failed: ${failed[*]}"
 }
 
+# For whoever changes a pin.
+run_lock() {
+    takes_none lock "$@"
+    find_python
+    rm -rf build/lock
+    "$python" -m venv build/lock
+    build/lock/bin/python -m pip --disable-pip-version-check install -q pip-tools==7.6.2
+    PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS='' build/lock/bin/python packaging/lock.py
+    rm -rf build/lock
+}
+
 run_bench() {
     find_python
     case " $* " in
@@ -422,10 +450,10 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;
-        build | sandbox | demo | cluster | test | mutate | lab | conformance | bench | install)
+        build | sandbox | demo | cluster | test | mutate | lab | conformance | bench | install | lock)
             case $command:${1:-} in
                 build:-h | build:--help | sandbox:-h | sandbox:--help | test:-h | test:--help | \
-                    conformance:-h | conformance:--help)
+                    conformance:-h | conformance:--help | lock:-h | lock:--help)
                     usage
                     exit
                     ;;

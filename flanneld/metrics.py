@@ -13,6 +13,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from flanneld.program import Build, build
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -46,6 +48,13 @@ class Metrics:
         self.changed = self._counter("programmed", "Kernel entries made, changed or removed")
         self.rules = self._counter("rules_repaired", "Traffic rules found wrong and put right")
         self.store_errors = self._counter("store_errors", "Calls of the store that failed")
+        built = Gauge(
+            "flannel_build_info",
+            "1; the labels say which build this is",
+            Build._fields,
+            registry=self._registry,
+        )
+        built.labels(*build()).set(1)
         self._dropped = Counter(
             "flannel_udp_dropped_packets",
             "Packets that the udp backend dropped, by the reason",

@@ -186,13 +186,13 @@ class Callers:
 
 
 def test_no_call_fails_while_builds_are_exchanged(two: tuple[Path, Path], tmp_path: Path) -> None:
-    """Real upgrades, one after the other, back and forth."""
+    """Real upgrades, one after the other, back and forth, and from mode to mode."""
     install(two[0], tmp_path)
     callers = Callers(tmp_path)
     upgrades = 0
     while callers.made < CALLS and not callers.failures:
         upgrades += 1
-        install(two[upgrades % 2], tmp_path)
+        install(two[upgrades % 2], tmp_path, *(["--resident"] if upgrades % 3 else []))
     callers.stop()
     assert callers.failures == []
     assert upgrades > 1

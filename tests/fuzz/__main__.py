@@ -1,7 +1,7 @@
 """`python -m tests.fuzz [--inputs N] [--target NAME]... [--atheris]`: many inputs for every reader.
 
 With `--atheris` the inputs are not drawn but bred: what reaches new lines of our code is changed
-and tried again (`pip install --group fuzz`).
+and tried again (packaging/locks/fuzz.txt, which `./build.sh conformance` installs).
 """
 
 from __future__ import annotations

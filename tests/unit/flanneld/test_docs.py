@@ -46,3 +46,11 @@ def test_each_figure_is_named() -> None:
 def test_each_command_is_named() -> None:
     for command in COMMANDS:
         assert f"| `flanneld {command}" in PAGE
+
+
+def test_the_build_is_a_figure() -> None:
+    lines = Metrics().text().decode().splitlines()
+    (line,) = [line for line in lines if line.startswith("flannel_build_info{")]
+    assert line.endswith("} 1.0")
+    for label in ("version", "commit", "architecture", "python"):
+        assert f'{label}="' in line
