@@ -331,6 +331,7 @@ run_cluster() {
 }
 
 run_mutate() {
+    case " $* " in *" --help "* | *" -h "*) find_python && exec "$python" -m tests.mutants "$@" ;; esac
     require "${network_programs[@]}" git=git cc=gcc "${lab_programs[@]}" strace=strace \
         /usr/lib/cni/bridge=containernetworking-plugins
     set_up dev
@@ -453,7 +454,7 @@ main() {
         build | sandbox | demo | cluster | test | mutate | lab | conformance | bench | install | lock)
             case $command:${1:-} in
                 build:-h | build:--help | sandbox:-h | sandbox:--help | test:-h | test:--help | \
-                    conformance:-h | conformance:--help | lock:-h | lock:--help)
+                    conformance:-h | conformance:--help | lock:-h | lock:--help | cluster:-h | cluster:--help)
                     usage
                     exit
                     ;;

@@ -3,8 +3,8 @@
 A place to strike is a system call's name and number: the third `openat`, the first `setns`. (strace
 counts each name by itself and each process by itself, strace(1) "when=".) The places of a program
 are those of all its processes, in the order in which one of them first gets there, so that every
-K-th place is a fair sample. The bootloader of a frozen program executes itself in the same process:
-the count goes on. Injection strikes at the entry: the call does not happen.
+K-th place is a fair sample. A launcher becomes the frozen plugin in the same process: the count
+goes on. Injection strikes at the entry: the call does not happen.
 
 With `follow` (strace's -f) children are struck too, each at its own N-th call, and strace waits for
 those that outlive a killed parent, so that nothing is still at work when it ends. (`--seccomp-bpf`

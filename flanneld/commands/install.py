@@ -7,6 +7,7 @@ What is replaced is kept, and put back by ``--uninstall``.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ _DIST = _SELF.parents[1] if getattr(sys, "frozen", False) else _SELF.parents[2] 
 async def run(argv: list[str]) -> int:
     """Install or uninstall: 0 if done, 1 if it failed or something stays, 2 if it was not tried."""
     wanted = _parser().parse_args(argv)
+    os.umask(0o022)  # everybody may run a plugin, and only root may change one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio would wait for the end
     try:
         folder, root = _places(wanted)
         if wanted.daemon:

@@ -13,6 +13,7 @@ import fcntl
 import filecmp
 import os
 import shutil
+import stat
 import tempfile
 import time
 from typing import TYPE_CHECKING
@@ -121,6 +122,9 @@ def _copy(source: str, target: str) -> None:
     except shutil.Error as error:
         path, _, reason = error.args[0][0]  # of perhaps very many
         raise InstallError(f"copy {path}: {reason}") from error
+    for where, _, names in os.walk(target):
+        for path in (where, *(os.path.join(where, name) for name in names)):
+            os.chmod(path, mode_of(path))
 
 
 def within(patience_s: float, done: Callable[[], bool]) -> bool:
@@ -152,13 +156,19 @@ def runs_from(folder: str) -> bool:
     return False
 
 
-def is_same(one: str, other: str) -> bool:
-    """Whether two folders have the same files with the same content and permissions."""
-    files = {name: os.stat(os.path.join(one, name)).st_mode for name in files_of(one)}
-    if files != {name: os.stat(os.path.join(other, name)).st_mode for name in files_of(other)}:
+def is_same(source: str, installed: str) -> bool:
+    """Whether a folder has the files of another with the same content, and the right modes."""
+    files = {name: mode_of(os.path.join(source, name)) for name in files_of(source)}
+    there = [(name, os.path.join(installed, name)) for name in files_of(installed)]
+    if files != {name: stat.S_IMODE(os.stat(path).st_mode) for name, path in there}:
         return False
-    _, different, failed = filecmp.cmpfiles(one, other, list(files), shallow=False)
+    _, different, failed = filecmp.cmpfiles(source, installed, list(files), shallow=False)
     return not different and not failed
+
+
+def mode_of(path: str) -> int:
+    """Give the mode that a file or folder is installed with, whatever the builder's umask was."""
+    return 0o755 if os.path.isdir(path) or os.stat(path).st_mode & 0o111 else 0o644
 
 
 def files_of(folder: str) -> list[str]:

@@ -11,6 +11,7 @@ import contextlib
 import filecmp
 import os
 import shutil
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ FOLDER = "/opt/cni/bin"
 _BASE = ".cni-flannel"
 _MARKS = (b"CNI_FLANNEL_LAUNCHER=", *earlier.MARKS)
 _UNITS = ("cni-flannel.socket", "cni-flannel.service")
-_SOCKET = "/run/cni-flannel"
+_SOCKET = "/run/cni-flannel/cni.sock"
 _INDEX = "/var/lib/cni/networks/.index"
 _VERSION = '{"cniVersion":"1.0.0"}'
 _STARTING_S = 1.0
@@ -99,9 +100,17 @@ class Pair:
             if not used:
                 shutil.rmtree(self.builds.base)
                 earlier.remove_pairs(self.folder, self._say)
-                for path in (_SOCKET, _INDEX):
-                    shutil.rmtree(self._root + path, ignore_errors=True)
+                self._remove_traces()
         return not used
+
+    def _remove_traces(self) -> None:
+        """Remove what runs of the pair have left; not what another installation may use."""
+        if not _is_served(self._root + _SOCKET):
+            shutil.rmtree(self._root + os.path.dirname(_SOCKET), ignore_errors=True)
+        if self._final == FOLDER:
+            shutil.rmtree(self._root + _INDEX, ignore_errors=True)
+        elif os.path.isdir(self._root + _INDEX):
+            self._say(f"left {_INDEX}, which an installation in {FOLDER} would need")
 
     def _put_units(self, *, resident: bool) -> None:
         if resident:
@@ -131,6 +140,19 @@ class Pair:
             raise InstallError(f"{self.folder}: a program cannot run there: {error}") from error
         if "supportedVersions" not in done.stdout:
             raise InstallError(f"{argv[0]} does not answer VERSION: {done.stderr or done.stdout}")
+
+
+def _is_served(path: str) -> bool:
+    """Whether a process listens at a socket."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.settimeout(1)
+        try:
+            asked.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # a queue that is full, for one
+    return True
 
 
 def _copy(source: str, target: str) -> None:

@@ -152,6 +152,28 @@ def test_the_same_build_again_heals_what_is_damaged(
     assert len(builds(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("umask", ["0", "077"])
+def test_everybody_may_run_it_and_only_the_owner_change_it(
+    two: tuple[Path, Path], tmp_path: Path, umask: str
+) -> None:
+    """Whatever the umask is, here and where it was built."""
+    source = tmp_path / "built"
+    shutil.copytree(two[0], source, symlinks=True)
+    for path in source.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700 if umask == "077" else 0o777)
+    for _ in range(2):
+        words = f"umask {umask}; exec {PROGRAM} install --no-units --from {source} {tmp_path}/bin"
+        subprocess.run(["sh", "-c", words], check=True, capture_output=True)
+        assert len(builds(tmp_path / "bin")) == 2
+    for path in [tmp_path / "bin", *(tmp_path / "bin").rglob("*")]:
+        mode = path.lstat().st_mode & 0o777
+        if not path.is_symlink():
+            assert mode & 0o022 == 0, path
+            assert mode & 0o044 == 0o044, path
+            assert not path.is_dir() or mode == 0o755
+
+
 # ------------------------------------------------------------------------------ under live traffic
 
 

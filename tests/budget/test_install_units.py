@@ -162,6 +162,35 @@ def test_uninstall_of_the_pair_takes_the_units_too(tmp_path: Path) -> None:
     assert "cni-flannel" not in said
 
 
+def test_uninstall_leaves_what_another_installation_uses(tmp_path: Path) -> None:
+    said = with_systemd(f"""
+        mount -t tmpfs none /opt && mount -t tmpfs none /var/lib
+        mkdir -p /var/lib/cni/networks/.index/cbr0
+        $install /opt/cni/bin >/run/said && $install {tmp_path} >/run/said
+        /opt/cni/bin/flannel serve 2>/dev/null & server=$!
+        while ! [ -S /run/cni-flannel/cni.sock ]; do sleep 0.1; done
+        $install --uninstall {tmp_path} >/run/said; grep left /run/said
+        ls /run/cni-flannel /var/lib/cni/networks/.index
+        kill $server; wait $server
+        $install --uninstall /opt/cni/bin >/run/said; ls -A /opt/cni/bin /var/lib/cni/networks
+        ls /run | grep -c cni || true
+    """)
+    assert said.splitlines() == [
+        "install: left /var/lib/cni/networks/.index, which an installation in"
+        " /opt/cni/bin would need",
+        "/run/cni-flannel:",
+        "cni.sock",
+        "cni.sock.lock",
+        "",
+        "/var/lib/cni/networks/.index:",
+        "cbr0",
+        "/opt/cni/bin:",
+        "",
+        "/var/lib/cni/networks:",
+        "0",
+    ]
+
+
 def test_the_templates_are_those_of_the_checkout() -> None:
     """What is frozen is what lies in packaging/systemd."""
     root = PROGRAM.parents[2]

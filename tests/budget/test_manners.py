@@ -65,7 +65,8 @@ def test_misuse_is_one_line_and_exit_status_2(words: Sequence[str], said: str) -
     assert lines[1:] in ([], ["flanneld --help lists all flags"])
 
 
-COMMANDS = ["build", "sandbox", "demo", "test", "lab", "conformance", "bench", "install"]
+COMMANDS = ["build", "sandbox", "demo", "cluster", "test", "mutate", "lab"]
+COMMANDS += ["conformance", "bench", "install", "lock"]
 
 
 @pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS), ["bench", "udp"]])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.frozen
 
 ROUNDS = 25
-LARGEST_RATIO = 2.2
+LARGEST_RATIO = 1.8
 CONF = b'{"cniVersion": "1.1.0"}'
 
 
