@@ -176,8 +176,10 @@ def test_uninstall_leaves_what_another_installation_uses(tmp_path: Path) -> None
         ls /run | grep -c cni || true
     """)
     assert said.splitlines() == [
-        "install: left /var/lib/cni/networks/.index, which an installation in"
-        " /opt/cni/bin would need",
+        (
+            "install: left /var/lib/cni/networks/.index, which an installation in"
+            " /opt/cni/bin would need"
+        ),
         "/run/cni-flannel:",
         "cni.sock",
         "cni.sock.lock",
