@@ -66,13 +66,13 @@ static int copy_of_stdin(void) {
     int copy = memfd_create("stdin", MFD_CLOEXEC);
     ssize_t got = -1;
     while (copy >= 0 && (got = read(0, chunk, sizeof chunk)) > 0)
-        if (!write_all(copy, chunk, got)) return -1;
+        if (!write_all(copy, chunk, got)) fail(IO_FAILURE, "keep the conf in memory", strerror(errno)); // a limit
     return got == 0 ? copy : -1;
 }
 
 // Become the frozen plugin; does not return. An interrupted call ends here, as that would.
 static void fall_back(int argc, char **argv, int stdin_copy) {
-    signal(SIGTERM, SIG_DFL), signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL), signal(SIGINT, SIG_DFL), signal(SIGXFSZ, SIG_DFL);
     if (interrupted) raise(interrupted);
     sigprocmask(SIG_SETMASK, &callers_mask, NULL);
     if (stdin_copy >= 0 && (lseek(stdin_copy, 0, SEEK_SET) != 0 || dup2(stdin_copy, 0) != 0))
@@ -188,6 +188,7 @@ int main(int argc, char **argv) {
     struct sigaction note = {.sa_handler = note_interrupt}; // without SA_RESTART
     int stdin_copy = -1;
     if (strcmp(name, "bridge") == 0 && strcmp(program, "flannel") == 0) program = "bridge";
+    signal(SIGXFSZ, SIG_IGN); // a file that may not grow is an error, which can be told
     fill_standard_streams(), sigprocmask(SIG_BLOCK, NULL, &callers_mask);
     sigemptyset(&note.sa_mask), sigaddset(&note.sa_mask, SIGTERM), sigaddset(&note.sa_mask, SIGINT);
     if (argc <= 1 && is_served(verb) && (stdin_copy = copy_of_stdin()) >= 0) {

@@ -18,6 +18,7 @@ from tests.kernel.privatens import needs_root
 
 if TYPE_CHECKING:
     from tests.kernel.conftest import Node, Outcome
+    from tests.kernel.resident import Resident
 
 pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(600)]
 
@@ -218,3 +219,30 @@ def test_somebody_holds_a_lock_on_the_folder_for_ever(node: Node, copy: Path) ->
     assert copy.exists()
     held = ["flock", "--exclusive", "/run/bin/.cni-flannel/current", "/run/bin/flannel"]
     assert one_document(add(node, *held))
+
+
+def test_a_large_conf_in_little_memory(node: Node, folder: Path) -> None:
+    """Less than what it takes to read it, and a little more."""
+    conf = json.dumps({**CONF, "large": [[n] for n in range(300_000)]})
+    environ = node.environment("ADD", "c1", "eth0", "/run/netns/a")
+    for size in (96, 104, 112, 128, 160):
+        argv = ["prlimit", f"--as={size * MIB}", "--", str(folder / "flannel")]
+        done = node.run(argv, conf, environ, check=False)
+        if one_document(done):
+            assert node.run([str(folder / "flannel")], conf, {**environ, "CNI_COMMAND": "DEL"})
+
+
+@pytest.mark.parametrize("limit", ["--nofile=4", "--nofile=8", f"--as={12 * MIB}", "--fsize=0"])
+def test_under_a_limit_beside_a_resident_process(resident: Resident, limit: str) -> None:
+    """It is the launcher's own limit: the process that serves has another."""
+    resident.start()
+    done = add(resident.node, "prlimit", limit, "--", resident.launcher)
+    one_document(done)
+
+
+@pytest.mark.parametrize("trouble", ["no /proc", "no /dev/null", "no stderr", "no stdin"])
+def test_beside_a_resident_process_with(resident: Resident, trouble: str) -> None:
+    resident.start()
+    script = f"{MACHINES[trouble]}\nexec {resident.launcher}"
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script]
+    one_document(add(resident.node, *argv))
