@@ -284,6 +284,10 @@ run_build() {
 }
 
 run_sandbox() {
+    if [[ ${1:-} == -* ]]; then
+        say "build.sh: sandbox takes a COMMAND, not $1; --help shows what there is"
+        exit 2
+    fi
     require "${network_programs[@]}"
     build
     locked_off
@@ -299,18 +303,19 @@ run_demo() {
 }
 
 run_test() {
+    local busy=()
+    if [[ ${1:-} == --busy ]]; then
+        [[ ${2:-} =~ ^[0-9]+$ ]] || { say "build.sh: test --busy takes a number; --help shows what there is"; exit 2; }
+        busy=("${@:1:2}")
+        shift 2
+    fi
     require "${network_programs[@]}" "${runtime_programs[@]}" strace=strace shellcheck=shellcheck git=git \
         /usr/lib/cni/bridge=containernetworking-plugins \
-        "${lab_programs[@]}" "${cluster_programs[@]}"
+        systemd-analyze=systemd "${lab_programs[@]}" "${cluster_programs[@]}"
     set_up dev
     build
     locked_off
     export CNI_FLANNEL_BIN=${CNI_FLANNEL_BIN:-$PWD/dist/cni-flannel}
-    local busy=()
-    if [[ ${1:-} == --busy ]]; then
-        busy=("${@:1:2}")
-        shift "${#busy[@]}"
-    fi
     # The tests themselves have no network. Without it, those that need it fail, and say so.
     if [[ $EUID -eq 0 ]] && [[ $# -eq 0 || "$*" == *tests/kube* ]]; then
         .venv/bin/python -m tests.kube.binaries >/dev/null || say "Kubernetes was not built"
@@ -447,7 +452,7 @@ locked_on() {
 locked_off() { exec 9>&-; }
 
 main() {
-    local command=${1:-build}
+    local command=${1-build}
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;

@@ -21,7 +21,8 @@ from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
 
-from conformance.words import Words, positive
+from conformance.command import run_command
+from conformance.words import Words, duration, positive
 from flanneld.forward.datagram import bound
 from flanneld.forward.forwarding import Forwarding
 from flanneld.forward.keeper import Keeper
@@ -213,7 +214,7 @@ def contest(rounds: int, seconds: float, streams: int) -> None:
         )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     match argv:
         case ["forward", number]:
             asyncio.run(forward(int(number)))
@@ -224,9 +225,9 @@ def main(argv: list[str]) -> None:
         case ["send", to, seconds, streams]:
             send(to, float(seconds), int(streams))
         case _:
-            parser = Words(description=__doc__)
+            parser = Words(prog="./build.sh bench udp", description=__doc__)
             parser.add_argument("--rounds", type=positive, default=7)
-            parser.add_argument("--seconds", type=float, default=3)
+            parser.add_argument("--seconds", type=duration, default=3)
             parser.add_argument("--streams", type=positive, default=1)
             options = parser.parse_args(argv)
             if "FLANNEL_BENCH" not in os.environ:
@@ -236,7 +237,8 @@ def main(argv: list[str]) -> None:
                 again = [sys.executable, "-m", "bench.udp", *argv]
                 os.execvp("unshare", [*private, "--mount-proc", "sh", "-c", mount, *again])
             contest(options.rounds, options.seconds, options.streams)
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_command("bench udp", lambda: main(sys.argv[1:]))

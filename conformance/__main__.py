@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
+from difflib import get_close_matches
 
-from conformance.progress import told
+from conformance.command import run_command
 
 # verb -> (module, what it does in one line)
 VERBS = {
@@ -49,10 +49,14 @@ def usage() -> str:
 
 def main(argv: list[str]) -> int:
     """Call one verb; the exit status: 0 everything held, 1 something did not, 2 misuse."""
-    if not argv or argv[0] not in VERBS:
-        asked = bool(argv) and argv[0] in {"-h", "--help", "help"}
-        print(usage(), file=sys.stdout if asked else sys.stderr)
-        return 0 if asked else 2
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        print(usage(), file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    if argv[0] not in VERBS:
+        near = get_close_matches(argv[0], VERBS, 1)
+        hint = f"did you mean {near[0]}?" if near else "--help lists them"
+        print(f"python -m conformance: no verb is called {argv[0]!r}: {hint}", file=sys.stderr)
+        return 2
     if os.geteuid() != 0:
         again = [
             "unshare",
@@ -70,19 +74,8 @@ def main(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         print(f"{error}: {PACKAGES}", file=sys.stderr)
         return 2
-    try:
-        return int(module.main(argv[1:]))
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    return int(module.main(argv[1:]))
 
 
 if __name__ == "__main__":
-    try:
-        with told(" ".join(sys.argv[1:2])):
-            status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
-        status = 128 + signal.SIGPIPE
-    sys.exit(status)
+    run_command(" ".join(sys.argv[1:2]), lambda: main(sys.argv[1:]))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import NoReturn
+
+_DIGITS = 18
 
 
 class Words(argparse.ArgumentParser):
@@ -19,6 +22,26 @@ class Words(argparse.ArgumentParser):
 
 def positive(text: str) -> int:
     """Read a number from 1 on."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return _number(text, 1)
+
+
+def natural(text: str) -> int:
+    """Read a number from 0 on."""
+    return _number(text, 0)
+
+
+def _number(text: str, least: int) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} on")
     return int(text)
+
+
+def duration(text: str) -> float:
+    """Read seconds: more than none, and an end."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds

@@ -86,7 +86,7 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _no_command(word: str) -> str:
-    near = get_close_matches(word, COMMANDS, 1)
+    near = get_close_matches(word.lower(), COMMANDS, 1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
     return f"no command is called {word!r}: {hint}"
 

@@ -110,7 +110,9 @@ def _split(table: Mapping[str, Flag], word: str, rest: list[str]) -> tuple[Flag,
     name, equals, value = word.removeprefix("-").removeprefix("-").partition("=")
     flag = table.get(name)
     if flag is None:
-        raise UsageError(f"flag provided but not defined: -{name}")
+        close = get_close_matches(name, table, n=1)
+        meant = f": did you mean -{close[0]}?" if close else ""
+        raise UsageError(f"flag provided but not defined: -{name}{meant}")
     if equals:
         return flag, value
     if isinstance(flag.default, bool):

@@ -17,7 +17,7 @@ from conformance.stress import pool
 from conformance.stress.figure import Figure, Tally
 from conformance.stress.scene import KINDS
 from conformance.stress.verdict import brief, code_of, complaints
-from conformance.words import positive
+from conformance.words import natural, positive
 
 if TYPE_CHECKING:
     import argparse
@@ -113,7 +113,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = options("server-crash", __doc__ or "")
     parser.add_argument("--kind", action="append", choices=KINDS, help="default: all")
     parser.add_argument("--every", type=positive, default=1, help="only every K-th system call")
-    parser.add_argument("--stops", type=int, default=0, help="SIGSTOPs for each kind and verb")
+    parser.add_argument("--stops", type=natural, default=0, help="SIGSTOPs for each kind and verb")
     return parser.parse_args(argv)
 
 

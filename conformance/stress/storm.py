@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from conformance.stress.figure import Figure, options
 from conformance.stress.verdict import brief, complaints
-from conformance.words import positive
+from conformance.words import duration, positive
 from conformance.world import World
 
 if TYPE_CHECKING:
@@ -258,7 +258,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = options("storm", __doc__ or "")
     parser.add_argument("--attachments", type=positive, default=200)
     parser.add_argument("--workers", type=positive, default=64)
-    parser.add_argument("--pause", type=float, default=0.7, help="seconds between disturbances")
+    parser.add_argument("--pause", type=duration, default=0.7, help="seconds between disturbances")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     return parser.parse_args(argv)
 

@@ -28,10 +28,17 @@ def call(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 # What is misused -> what the one line names.
 MISUSED = {
+    (BUILD, ""): "''",
     (BUILD, "frobnicate"): "'frobnicate'",
     (BUILD, "build", "now"): "build takes no arguments: now",
     (BUILD, "conformance", "run"): "conformance takes no arguments: run",
+    (BUILD, "sandbox", "-x"): "not -x",
+    (BUILD, "lock", "now"): "lock takes no arguments: now",
+    (BUILD, "demo", "-x"): "demo: unrecognized arguments: -x",
     (BUILD, "demo", "--nodes", "-2"): "'-2'",
+    (BUILD, "demo", "--nodes=-2"): "'-2'",
+    (BUILD, "demo", "--nodes", ""): "''",
+    (BUILD, "demo", "--nodes", "9" * 5000): "999' is no number",
     (BUILD, "demo", "--nodes", "0"): "'0'",
     (BUILD, "demo", "--nodes", "many"): "'many'",
     (BUILD, "demo", "--nodes", "1000"): "1000",
@@ -40,23 +47,40 @@ MISUSED = {
     (BUILD, "demo", "--backend", "wireguard"): "'wireguard'",
     (BUILD, "lab", "frobnicate"): "'frobnicate'",
     (BUILD, "lab", "heal", "--times", "1.5"): "'1.5'",
+    (BUILD, "cluster", "--nodes", "-2"): "'-2'",
+    (BUILD, "bench", "--quik"): "--quik",
+    (BUILD, "bench", "udp", "--seconds", "nan"): "bench udp: argument --seconds: 'nan'",
+    (BUILD, "mutate", "nowhere"): "no area nowhere",
+    (BUILD, "mutate", "--jobs", "0"): "'0'",
+    (BUILD, "test", "--busy"): "--busy takes a number",
+    (BUILD, "test", "--busy", "-1"): "--busy takes a number",
     (BUILD, "install", ""): "DIR is empty",
+    (BUILD, "install", "-x"): "-x",
     (BUILD, "install", "--residnet"): "--residnet",
     (BUILD, "install", "a", "b"): "b",
+    (*PYTHON, "conformance", "rnu"): "did you mean run?",
+    (*PYTHON, "conformance", ""): "''",
+    (*PYTHON, "conformance", "server-crash", "--stops", "-4"): "'-4'",
     (*PYTHON, "conformance", "soak", "--cycles", "0"): "'0'",
     (*PYTHON, "conformance", "crash", "--every", "-1"): "'-1'",
     (*PYTHON, "conformance", "run", "--jobs", "x"): "'x'",
     (*PYTHON, "conformance", "storm", "--worker", "9"): "--worker 9",
     (*PYTHON, "bench.bench", "--rounds", "-3"): "'-3'",
     (*PYTHON, "tests.fuzz", "--inputs", "0"): "'0'",
-    (*PYTHON, "flanneld", "stats"): "did you mean status?",
+    (*PYTHON, "flanneld", "statu"): "did you mean status?",
+    (*PYTHON, "flanneld", "STATUS"): "did you mean status?",
+    (*PYTHON, "flanneld", "--ifcae=eth0"): "did you mean -iface?",
     (*PYTHON, "flanneld", "status", "--jsn"): "--jsn",
     (*PYTHON, "flanneld", "cleanup", "now"): "now",
     (*PYTHON, "flanneld", "explain", "10.0.0.1"): "B",
 }
 
 
-@pytest.mark.parametrize(("words", "said"), MISUSED.items(), ids=lambda one: " ".join(one)[-40:])
+def short(one: object) -> str:
+    return " ".join(one)[-40:] if isinstance(one, tuple) else ""
+
+
+@pytest.mark.parametrize(("words", "said"), MISUSED.items(), ids=short)
 def test_misuse_is_one_line_and_exit_status_2(words: Sequence[str], said: str) -> None:
     done = call(*words)
     assert (done.returncode, done.stdout) == (2, "")

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
+from conformance.command import run_command
 from conformance.stress.figure import Figure, Tally
 from conformance.stress.pool import spread
 from conformance.words import Words, positive
@@ -72,4 +73,4 @@ def _breed(each: int, seed: int, name: str) -> Tally:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command("fuzz", lambda: main(sys.argv[1:]))

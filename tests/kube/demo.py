@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.kube.node import Node
 
 _HOST_PORT = 8000
+_END = "the cluster has ended, and with it its processes, namespaces, files and cgroups"
 
 
 def show(args: argparse.Namespace) -> int:
@@ -43,9 +44,10 @@ def show(args: argparse.Namespace) -> int:
                 start = time.monotonic()
     except (AssertionError, BuildError, LabError, OSError) as error:
         print(f"\nfailed: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\ninterrupted")
-    _head("the cluster has ended, and with it its processes, namespaces, files and cgroups", start)
+    finally:
+        _head(
+            "the cluster has ended, and with it its processes, namespaces, files and cgroups", start
+        )
     return int(failed)
 
 

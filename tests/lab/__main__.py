@@ -6,21 +6,20 @@ Without a verb everything is measured, in its full form. `./build.sh lab` calls 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 
-from conformance.progress import told
+from conformance.command import run_command
 from tests.lab import demo
 from tests.lab.figures import FULL, VERBS, Row
 from tests.lab.node import program
 from tests.lab.space import ROOT, LabError
-from tests.lab.words import parser
+from tests.lab.words import parse
 
 
 def measure(words: str) -> list[Row]:
     """Run one verb; what does not hold is told at once, and is a row of the table."""
-    args = parser().parse_args(words.split())
+    args = parse(words.split())
     print(f"lab: {words}", file=sys.stderr, flush=True)
     rows: list[Row] = []
     try:
@@ -47,17 +46,12 @@ def main(argv: list[str]) -> int:
     if os.geteuid() != 0:  # root of a user namespace does
         again = ["unshare", "--user", "--map-root-user", sys.executable, "-m", "tests.lab", *argv]
         os.execvp(again[0], again)
-    args = parser().parse_args(argv)
+    args = parse(argv)
     if args.verb == "demo":
         return demo.show(args)
     return table([" ".join(argv)] if argv else [*FULL])
 
 
 if __name__ == "__main__":
-    try:
-        with told("lab"):
-            status = main(sys.argv[1:])
-    except KeyboardInterrupt:
-        print("\ninterrupted: the lab has ended, and with it all that was in it", file=sys.stderr)
-        status = 128 + signal.SIGINT
-    sys.exit(status)
+    ended = "interrupted: the lab has ended, and with it all that was in it"
+    run_command("lab", lambda: main(sys.argv[1:]), ended)

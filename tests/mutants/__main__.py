@@ -8,7 +8,7 @@ is below the bar.
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import os
 import queue
 import sys
@@ -18,11 +18,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conformance.command import run_command
+from conformance.words import Words, positive
 from tests.mutants.mutant import AREAS, mutants
 from tests.mutants.score import score, table, write
 from tests.mutants.tree import HUNG, Tree
 
 if TYPE_CHECKING:
+    import argparse
+
     from tests.mutants.mutant import Mutant
 
 LIMIT_S = 600.0
@@ -33,10 +37,10 @@ VERDICTS = {PASSED: "survived", FAILED: "noticed", HUNG: "noticed"}
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(prog="./build.sh mutate", description=__doc__)
+    parser = Words(prog="./build.sh mutate", description=__doc__)
     parser.add_argument("areas", nargs="*", metavar="AREA", help=", ".join(AREAS))
     parser.add_argument("--only", default="", metavar="TEXT", help="in the file's name, or in SAYS")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count(), metavar="N")
     parser.add_argument("--write", action="store_true", help="the score into docs/testing.md")
     parser.add_argument("--show", action="store_true", help="what pytest says of each survivor")
     chosen = parser.parse_args(argv)
@@ -69,8 +73,13 @@ class Run:
         threads = [threading.Thread(target=self._work, args=[tree]) for tree in self._trees]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        finally:
+            with contextlib.suppress(queue.Empty):  # after Ctrl-C nothing more is begun
+                while True:
+                    self._waiting.get_nowait()
 
     def _work(self, tree: Tree) -> None:
         while True:
@@ -104,7 +113,7 @@ def main(argv: list[str]) -> int:
         if options.only in mutant.file or options.only in mutant.says
     ]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        run = Run(chosen, Path(folder), max(1, options.jobs), show=options.show)
+        run = Run(chosen, Path(folder), options.jobs, show=options.show)
         print(f"{len(chosen)} mutants; first their tests without a change", flush=True)
         if refusal := run.unchanged():
             print(f"{refusal}\ntests fail without a change: nothing to judge", file=sys.stderr)
@@ -124,4 +133,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_command("mutate", lambda: main(sys.argv[1:]))
