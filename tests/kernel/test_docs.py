@@ -66,7 +66,8 @@ def test_the_debug_setting() -> None:
     done = in_sandbox('CNI_FLANNEL_DEBUG=1 CNI_COMMAND=ADD flannel <"$CONF"')
     assert done.returncode == 0
     told = [plain(line) for line in done.stderr.splitlines()]
-    assert told == [plain(line) for line in snippet("README.md", "debug").splitlines()]
+    shown = snippet("README.md", "debug").splitlines()
+    assert [f"# {line}" for line in told] == [plain(line) for line in shown]
 
 
 def test_cnitool(tmp_path: Path) -> None:
@@ -117,14 +118,47 @@ def test_the_sandbox_ends_with_its_command() -> None:
     assert "red" not in subprocess.run(["ip", "netns"], capture_output=True, text=True).stdout  # noqa: PLW1510
 
 
-def test_what_is_left_goes_with_the_last_pod(node: Node) -> None:
+@pytest.mark.parametrize("bridge", [True, False])
+def test_what_is_left_goes_with_the_last_pod(node: Node, *, bridge: bool) -> None:
     node.write_subnet_env()
     node.add_pod("a")
     assert call(node, "ADD", "a").result
     assert call(node, "DEL", "a").status == 0
-    node.run(["bash", "-e"], snippet("docs/troubleshooting.md", "bridge"))
+    if not bridge:
+        node.run(["ip", "link", "del", "cni0"])
+    node.run(["bash"], snippet("docs/troubleshooting.md", "bridge"), check=False)
     assert "cni0" not in node.links()
     assert not node.path("/var/lib/cni/networks/cbr0").exists()
+
+
+WITHOUT_IP = ("bash", "cat", "grep", "head", "rm", "tr")
+
+
+def without_ip(node: Node) -> list[str]:
+    """Give the words of a shell that finds no ip."""
+    node.path("/run/tools").mkdir()
+    for name in WITHOUT_IP:
+        node.path(f"/run/tools/{name}").symlink_to(f"/usr/bin/{name}")
+    return ["env", "PATH=/run/tools", "bash"]
+
+
+@pytest.mark.parametrize("how", ["a port", "no port any more", "no ip", "no bridge"])
+def test_what_a_living_pod_has_is_not_removed(node: Node, how: str) -> None:
+    node.write_subnet_env()
+    node.add_pod("a")
+    assert call(node, "ADD", "a").result
+    shell = ["bash"]
+    if how == "no ip":
+        shell = without_ip(node)
+    elif how == "no bridge":
+        node.run(["ip", "link", "del", "cni0"])
+    elif how == "no port any more":
+        (veth,) = [name for name in node.links() if name.startswith("veth")]
+        node.run(["ip", "link", "set", veth, "nomaster"])
+    node.run(shell, snippet("docs/troubleshooting.md", "bridge"), check=False)
+    assert node.files("/var/lib/cni/flannel")
+    assert node.path("/var/lib/cni/networks/cbr0/10.244.1.2").exists()
+    assert ("cni0" in node.links()) == (how != "no bridge")
 
 
 CRICTL = {
@@ -155,3 +189,14 @@ def test_leases_against_pods(
     assert done.status == status
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == listed
     assert ("nothing is known" in done.stderr) == (status != 0)
+
+
+def test_leases_without_ip(node: Node) -> None:
+    node.write_subnet_env()
+    node.add_pod("living")
+    assert call(node, "ADD", "living").result
+    shell = without_ip(node)
+    node.path(node.write("/run/tools/crictl", "#!/bin/bash\nexit 0\n")).chmod(0o755)
+    done = node.run(shell, snippet("docs/troubleshooting.md", "leases"), check=False)
+    assert (done.status, done.stdout) == (1, "")
+    assert "nothing is known" in done.stderr
