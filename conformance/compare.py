@@ -15,11 +15,11 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conformance.case import USUAL_VERSION, CaseError
+from conformance.command import threads
 from conformance.normal import normal_answer, normal_state
 from conformance.options import Parser
 from conformance.runner import Runner, add_choice, chosen
@@ -219,8 +219,8 @@ def main(argv: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     runners = (Runner(args.bin_dir), Runner(args.peer_dir.resolve()))
-    with ThreadPoolExecutor(args.jobs) as threads:
-        done = list(threads.map(lambda instance: compare(runners, instance), instances))
+    with threads(args.jobs) as pool:
+        done = list(pool.map(lambda instance: compare(runners, instance), instances))
     reasons = read_reasons()
     listed, unlisted = sort_out(done, reasons)
     whole = args.case == "*" and not args.plugin

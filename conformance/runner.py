@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from conformance import progress, report
 from conformance.case import CASES, PLUGINS, SINCE, VERSIONS, CaseError, load, spread
+from conformance.command import threads
 from conformance.options import Parser
 from conformance.resident import SOCKET, folder_of
 from conformance.steps import TIME_LIMIT, Play, one_line
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from conformance.case import Instance
     from conformance.steps import Call
 
-GLANCE_S = 0.2
 PASSED, FAILED, LACKING = "passed", "failed", "lacking"
 
 # Commands that succeed where there is what cases may need, of the kernel for the most part.
@@ -82,10 +81,10 @@ class Runner:
                 self.worlds.discard(world)
 
     def abandon(self) -> None:
-        """End what runs in every world, so that whoever waits goes on; nobody gets a new one."""
+        """End every world with all that runs in it; nobody gets a new one."""
         self.abandoned = True
         for world in list(self.worlds):
-            world.end_processes()
+            world.close()
 
     def verdict(self, instance: Instance) -> Verdict:
         """Run one instance."""
@@ -154,20 +153,15 @@ class Runner:
 
 def run_all(runner: Runner, instances: list[Instance], jobs: int) -> Iterator[Verdict]:
     """Run instances in threads; the verdicts come in the order of the instances."""
-    with ThreadPoolExecutor(jobs) as threads:
-        futures = [threads.submit(runner.verdict, instance) for instance in instances]
+    with threads(jobs) as pool:
+        futures = [pool.submit(runner.verdict, instance) for instance in instances]
         try:
             for future in futures:
-                # A signal may reach any thread, and this one heeds it only when it is awake.
-                while not wait([future], GLANCE_S).done:
-                    continue
                 yield future.result()
         except BaseException:
             for future in futures:
                 future.cancel()
-            runner.abandon()  # or a Ctrl-C would wait for every call that is under way,
-            while wait(futures, GLANCE_S).not_done:
-                runner.abandon()  # and for the one that a case went on to
+            runner.abandon()
             raise
 
 

@@ -16,6 +16,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
 MNT_DETACH = 2
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,3 +56,8 @@ def die_with(parent: int) -> None:
     _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     if os.getppid() not in (parent, 0):  # 0: the parent is outside this process namespace
         os._exit(1)
+
+
+def adopt(*, orphans: bool) -> None:
+    """Whether a descendant that outlives its parent becomes the calling process's child."""
+    _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, int(orphans), 0, 0, 0))

@@ -17,9 +17,9 @@ import socket
 import subprocess
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from conformance.command import threads
 from conformance.outcome import Outcome
 from conformance.server.site import Site, options, wait_until
 from conformance.state import entered
@@ -201,8 +201,8 @@ def run_lives(kills: Kills, calls: int) -> None:
         while kills.calls < calls and len(kills.figure.failures) < 20:
             kills.live(pod, kills.calls)
 
-    with ThreadPoolExecutor(len(PODS)) as threads:
-        list(threads.map(live, PODS))
+    with threads(len(PODS)) as pool:
+        list(pool.map(live, PODS))
     end.set()
     killer.join()
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conformance.command import threads
 from conformance.server.hostile import at_rest
 from conformance.server.site import Site, options
 from conformance.stress.figure import Figure
@@ -41,8 +41,8 @@ class Soak:
 
     def run(self, calls: int) -> None:
         """Call until so many calls have been made."""
-        with ThreadPoolExecutor(len(PODS)) as threads:
-            list(threads.map(lambda pod: self._live_on(pod, calls), PODS))
+        with threads(len(PODS)) as pool:
+            list(pool.map(lambda pod: self._live_on(pod, calls), PODS))
 
     def _live_on(self, pod: str, calls: int) -> None:
         while self.calls < calls and len(self.figure.failures) < 20:

@@ -39,9 +39,9 @@ class Tally(NamedTuple):
     failures: list[str]
 
 
-def accounted(world: World, tally: Tally) -> Tally:
+def accounted(world: World | None, tally: Tally) -> Tally:
     """Add to a tally what a world's resident process has served since the last time."""
-    if world.resident is None:
+    if world is None or world.resident is None:
         return tally
     served, problems = world.resident.account()
     return Tally(tally.counts | {SERVED: served}, [*tally.failures, *problems])

@@ -41,7 +41,14 @@ def spread(
         jobs, multiprocessing.get_context("spawn"), _prepare, (os.getpid(), make, arguments)
     )
     with pool:
-        yield from pool.map(_work, ((work, item) for item in items))
+        begun = [pool.submit(_work, (work, item)) for item in items]
+        try:
+            for one in begun:
+                yield one.result()
+        except KeyboardInterrupt:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            raise
 
 
 def _prepare(parent: int, make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

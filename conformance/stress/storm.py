@@ -14,10 +14,10 @@ from __future__ import annotations
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from conformance.command import threads
 from conformance.stress.figure import Figure, options
 from conformance.stress.verdict import brief, complaints
 from conformance.words import duration, positive
@@ -274,7 +274,7 @@ def main(argv: list[str]) -> int:
         end = threading.Event()
         disturber = threading.Thread(target=storm.disturb, args=(end, args.pause), daemon=True)
         disturber.start()
-        with ThreadPoolExecutor(args.workers) as pool:
+        with threads(args.workers) as pool:
             for _ in pool.map(storm.live, range(args.attachments)):
                 figure.count("attachments")
                 figure.progress(f"{figure.counts['attachments']} of {args.attachments}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.kernel.attaching import eventually
+from tests.namespaces import adopt
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = str(ROOT / "build.sh")
@@ -212,6 +216,71 @@ def test_ctrl_c_ends_the_whole_of_conformance() -> None:
     assert status == 130, said
     assert "conformance: interrupted" in said
     assert "python -m" not in said
+
+
+def descendants(pid: int) -> list[int]:
+    """A process, its children, and theirs."""
+    found = [pid]
+    for one in found:
+        for thread in Path(f"/proc/{one}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += map(int, thread.read_text().split())
+    return found
+
+
+def elsewhere(pid: int) -> int:
+    """Count the processes of a run that are in other networks than we."""
+    ours, found = os.readlink("/proc/self/ns/net"), 0
+    for one in descendants(pid):
+        with contextlib.suppress(OSError):
+            found += os.readlink(f"/proc/{one}/ns/net") != ours
+    return found
+
+
+# What takes long -> how many processes are elsewhere when it has begun.
+LONG = dict.fromkeys(
+    ["conformance soak", "conformance storm", "conformance crash", "conformance fuzz"], 1
+)
+LONG |= dict.fromkeys(["conformance run", "conformance server-soak", "tests.lab reach"], 1)
+LONG |= {"bench.bench": 2, "bench.udp": 4}
+
+
+@pytest.fixture
+def orphans() -> Iterator[Callable[[], set[int]]]:
+    """Which processes, begun since, still run."""
+    before = {os.getpid(), *descendants(os.getpid())}
+
+    def running() -> set[int]:
+        found = set(descendants(os.getpid())) - before
+        for one in found:
+            with contextlib.suppress(OSError):  # somebody else's
+                os.waitpid(one, os.WNOHANG)
+        return found
+
+    adopt(orphans=True)
+    yield running
+    adopt(orphans=False)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("words", LONG)
+def test_ctrl_c_ends_a_long_run(words: str, orphans: Callable[[], set[int]]) -> None:
+    """At once: no batch, thread or world is worked off first; and nothing goes on."""
+    with subprocess.Popen(
+        ["env", "--default-signal=INT", *PYTHON, *words.split()],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        eventually(lambda: elsewhere(running.pid) >= LONG[words], "it has begun")
+        os.killpg(running.pid, signal.SIGINT)
+        said, _ = running.communicate(timeout=120)
+    assert running.returncode == 130, said
+    assert said.splitlines()[-1] in {"", "interrupted"} or "interrupted:" in said
+    assert "Traceback" not in said
+    eventually(lambda: orphans() == set(), "nothing goes on")
 
 
 # -------------------------------------------------------------------------------------- a long run

@@ -9,11 +9,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from conformance.command import run_command
+from conformance.command import run_command, threads
 from conformance.stress.figure import Figure, Tally
 from conformance.stress.pool import spread
 from conformance.words import Words, positive
@@ -59,8 +58,8 @@ def drawn(names: list[str], each: int, jobs: int, seed: int) -> Iterator[Tally]:
 
 def bred(names: list[str], each: int, jobs: int, seed: int) -> Iterator[Tally]:
     """Let atheris breed `each` inputs for every target, a process for each."""
-    with ThreadPoolExecutor(jobs) as threads:
-        yield from threads.map(partial(_breed, each, seed), names)
+    with threads(jobs) as pool:
+        yield from pool.map(partial(_breed, each, seed), names)
 
 
 def _breed(each: int, seed: int, name: str) -> Tally:

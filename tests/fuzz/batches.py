@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from conformance.stress.figure import Tally
@@ -11,8 +13,10 @@ from tests.fuzz.targets import TARGETS
 class Nothing:
     """The place of work that needs none."""
 
-    def __enter__(self) -> None:
-        return None
+    world = None
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         return None

@@ -100,6 +100,7 @@ def check_bridge(conf: Any) -> None:
     """A delegate's conf in; ADD takes it or refuses, and DEL never gives it up for less."""
     if not isinstance(conf, dict):
         return
+    conf = {"name": "cbr0", **conf}  # none comes this far without one
     args = _args(conf)
     taken = refused(lambda: bridge_conf.parse(args))
     left = refused(lambda: bridge_conf.RemovalConf(conf))
