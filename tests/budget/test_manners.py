@@ -71,7 +71,7 @@ MISUSED = {
     (*PYTHON, "conformance", "storm", "--worker", "9"): "--worker 9",
     (*PYTHON, "bench.bench", "--rounds", "-3"): "'-3'",
     (*PYTHON, "tests.fuzz", "--inputs", "0"): "'0'",
-    (*PYTHON, "flanneld", "statu"): "did you mean status?",
+    (*PYTHON, "flanneld", "stat" + "u"): "did you mean status?",
     (*PYTHON, "flanneld", "STATUS"): "did you mean status?",
     (*PYTHON, "flanneld", "--ifcae=eth0"): "did you mean -iface?",
     (*PYTHON, "flanneld", "status", "--jsn"): "--jsn",
