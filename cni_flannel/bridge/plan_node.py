@@ -64,8 +64,7 @@ def prepare(conf: BridgeConf, node: Node, gateways: list[Prefix], new_mac: str) 
         steps.append(_ipv6(conf, node))
     for gateway in missing:
         stale = _replaced(conf, node, gateway, gateways)
-        pin = bridge.mac if bridge is not None and not conf.vlan and node.is_ours else ""
-        steps.append(MoveAddress(conf.gateway_holder, gateway, stale, pin=pin))
+        steps.append(MoveAddress(conf.gateway_holder, gateway, stale))
     return steps + _forwarding(node)
 
 
@@ -130,7 +129,7 @@ def _repair(conf: BridgeConf, node: Node, bridge: Link) -> list[Step]:
     up = not bridge.is_up
     mtu = conf.mtu if conf.mtu and conf.mtu != bridge.mtu else 0
     promisc = conf.promisc_mode and not bridge.flags & IFF_PROMISC
-    mark = conf.is_gateway and bridge.alias != BRIDGE_ALIAS
+    mark = bridge.mac if conf.is_gateway and bridge.alias != BRIDGE_ALIAS else ""
     if (mtu or promisc or mark or node.hears_ra) and not node.is_ours:
         if promisc:
             raise CNIError(

@@ -107,7 +107,11 @@ class AddBridge(Step):
 
 
 class RepairBridge(Step):
-    """Bring a bridge that exists back to what the configuration says; ``mark`` it as ours."""
+    """Bring a bridge that exists back to what the configuration says; ``mark`` it as ours.
+
+    With the mark goes the MAC that the bridge has: set explicitly, it stays when ports come and go
+    (a bridge that somebody made without one takes the lowest of its ports').
+    """
 
     __slots__ = ("mark", "mtu", "name", "no_ra", "promisc", "up")
 
@@ -119,7 +123,7 @@ class RepairBridge(Step):
         mtu: int = 0,
         promisc: bool = False,
         no_ra: bool = False,
-        mark: bool = False,
+        mark: str = "",
     ) -> None:
         self.name = name
         self.mark = mark
@@ -132,7 +136,7 @@ class RepairBridge(Step):
         words = ["up"] if self.up else []
         words += [f"mtu {self.mtu}"] if self.mtu else []
         words += ["promisc on"] if self.promisc else []
-        words += [f"alias {BRIDGE_ALIAS}"] if self.mark else []
+        words += [f"alias {BRIDGE_ALIAS} address {self.mark}"] if self.mark else []
         switch = [f"sysctl -w net/ipv6/conf/{self.name}/accept_ra=0"] if self.no_ra else []
         return [*([f"ip link set {self.name} {' '.join(words)}"] if words else []), *switch]
 
@@ -140,16 +144,21 @@ class RepairBridge(Step):
         if self.no_ra:
             # A pod could route the host's traffic through itself (CVE-2020-10749).
             ends.wish(f"net/ipv6/conf/{self.name}/accept_ra", "0")
-        if self.up or self.mtu or self.promisc or self.mark:
-            ends.host.execute(
-                rtnl.set_link(
-                    self.name,
-                    up=self.up or None,
-                    mtu=self.mtu or None,
-                    promisc=self.promisc or None,
-                    alias=BRIDGE_ALIAS if self.mark else None,
-                )
-            )
+        if not (self.up or self.mtu or self.promisc or self.mark):
+            return
+        link = ends.host.get_link(self.name)
+        if link is None:
+            raise NetlinkError(errno.ENODEV, self.name)
+        change = rtnl.set_link(
+            link.index,
+            up=self.up or None,
+            mtu=self.mtu or None,
+            promisc=self.promisc or None,
+            alias=BRIDGE_ALIAS if self.mark else None,
+            # Its MAC of now: another bridge may have got the name since the plan was made.
+            mac=link.mac if self.mark else None,
+        )
+        ends.host.execute(change)
 
 
 class AddGatewayVeth(Step):
@@ -195,35 +204,23 @@ class AddGatewayVeth(Step):
 
 
 class MoveAddress(Step):
-    """Give a host link its gateway address, after taking away the ones in its way.
+    """Give a host link its gateway address, after taking away the ones in its way."""
 
-    ``pin`` is the MAC the link has now, or "": set explicitly, it stays when ports come and go
-    (a bridge that somebody made without one takes the lowest of its ports').
-    """
+    __slots__ = ("link", "prefix", "stale")
 
-    __slots__ = ("link", "pin", "prefix", "stale")
-
-    def __init__(self, link: str, prefix: Prefix, stale: Sequence[Prefix], *, pin: str) -> None:
+    def __init__(self, link: str, prefix: Prefix, stale: Sequence[Prefix]) -> None:
         self.link = link
         self.prefix = prefix
         self.stale = list(stale)
-        self.pin = pin
 
     def describe(self) -> list[str]:
         return [
-            *([f"ip link set {self.link} address {self.pin}"] if self.pin else []),
             *(f"ip address del {stale} dev {self.link}" for stale in self.stale),
             f"ip address replace {self.prefix} dev {self.link}",
         ]
 
     def apply(self, ends: Ends) -> None:
-        link = ends.host.get_link(self.link)
-        if link is None:
-            raise NetlinkError(errno.ENODEV, self.link)
-        index = link.index
-        if self.pin:
-            # Its MAC of now: another bridge may have got the name since the plan was made.
-            ends.host.execute(rtnl.set_link(index, mac=link.mac))
+        index = ends.host_index(self.link)
         for stale in self.stale:
             ends.drop(rtnl.del_address(index, stale))
         ends.host.execute(rtnl.new_address(index, self.prefix, nodad=True, replace=True))

@@ -36,7 +36,20 @@ DUAL = make_conf(isDefaultGateway=True, ipam=host_local(SUBNET, SUBNET6))
 def host_bridge(node: Node, *addresses: str, mtu: int = 1500, name: str = "br0") -> None:
     """A bridge as a host makes it for its uplink, with its own addresses."""
     node.run(["ip", "link", "add", name, "up", "type", "bridge"])
-    pair = ["up0", "mtu", str(mtu), "type", "veth", "peer", "name", "up1", "mtu", str(mtu)]
+    pair = [
+        "up0",
+        "address",
+        "02:42:ac:11:00:03",
+        "mtu",
+        str(mtu),
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "up1",
+        "mtu",
+        str(mtu),
+    ]
     node.run(["ip", "link", "add", *pair])
     node.run(["ip", "link", "set", "up0", "up", "master", name])
     node.run(["ip", "link", "set", "up1", "up"])
@@ -98,7 +111,8 @@ def test_it_lives_from_router_advertisements_in_a_node_that_is_a_container(node:
     """There the uplink is one end of a veth pair, as a pod's port is."""
     node.run(["ip", "link", "add", "br0", "up", "type", "bridge"])
     node.add_pod("outside")
-    pair = ["eth0", "up", "master", "br0", "type", "veth", "peer", "name", "up1"]
+    pair = ["eth0", "address", "02:42:ac:11:00:02", "up", "master", "br0"]
+    pair += ["type", "veth", "peer", "name", "up1"]
     node.run(["ip", "link", "add", *pair, "netns", "outside"])
     before = state(node)
     attach(node, make_conf(bridge="br0", mtu=9000))

@@ -116,7 +116,6 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         seen(),
         [GW4],
         [
-            f"ip link set cni0 address {CNI0}",
             "ip address replace 10.244.1.1/24 dev cni0",
         ],
     ),
@@ -126,7 +125,6 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         seen("10.99.0.1/24 fd00::1/64"),
         [GW4, GW6],
         [
-            f"ip link set cni0 address {CNI0}",
             "ip address del 10.99.0.1/24 dev cni0",
             "ip address replace 10.244.1.1/24 dev cni0",
         ],
@@ -147,7 +145,6 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         seen("10.99.0.1/24", ("vethx",)),
         [GW4],
         [
-            f"ip link set cni0 address {CNI0}",
             "ip address del 10.99.0.1/24 dev cni0",
             "ip address replace 10.244.1.1/24 dev cni0",
         ],
@@ -158,7 +155,6 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         seen("10.99.0.1/24", ("vethx",)),
         [parse_prefix("10.99.0.1/24"), GW4],
         [
-            f"ip link set cni0 address {CNI0}",
             "ip address replace 10.244.1.1/24 dev cni0",
         ],
     ),
@@ -168,7 +164,6 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         seen("fe80::1/64 fd99::1/64", ("vethx",)),
         [GW6],
         [
-            f"ip link set cni0 address {CNI0}",
             "ip address replace fd00::1/64 dev cni0",
         ],
     ),
@@ -184,7 +179,10 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         {"isGateway": True},
         seen("10.244.1.1/24", alias="", hears_ra=True),
         [GW4],
-        ["ip link set cni0 alias flannel:bridge", "sysctl -w net/ipv6/conf/cni0/accept_ra=0"],
+        [
+            f"ip link set cni0 alias flannel:bridge address {CNI0}",
+            "sysctl -w net/ipv6/conf/cni0/accept_ra=0",
+        ],
     ),
     (
         "the host's keeps its MTU and its router advertisements",
@@ -222,7 +220,6 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         [GW6],
         [
             "sysctl -w net/ipv6/conf/cni0/disable_ipv6=0",
-            f"ip link set cni0 address {CNI0}",
             "ip address replace fd00::1/64 dev cni0",
         ],
     ),
@@ -231,7 +228,7 @@ PREPARE: list[tuple[str, dict[str, Any], Node, list[Prefix], list[str]]] = [
         {},
         seen("fe80::7/64", ("vethx",)),
         [parse_prefix("fe80::1/64")],
-        [f"ip link set cni0 address {CNI0}", "ip address replace fe80::1/64 dev cni0"],
+        ["ip address replace fe80::1/64 dev cni0"],
     ),
 ]
 

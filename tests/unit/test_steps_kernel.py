@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni import errors
-from cni.attachment import Attachment
+from cni.attachment import BRIDGE_ALIAS, Attachment
 from cni.cidr import parse_address, parse_prefix
 from cni.errors import CNIError
 from cni_flannel.bridge import steps
 from cni_flannel.bridge.steps import VLAN_FILTERING
-from cni_flannel.bridge.steps_node import AddGatewayVeth, MoveAddress, Switch
+from cni_flannel.bridge.steps_node import AddGatewayVeth, MoveAddress, RepairBridge, Switch
 from cni_flannel.bridge.steps_pod import AddVeth, Finish, PodSysctls
 from cni_flannel.bridge.steps_port import PortVlans
 from netlink import rtnl, sysctl
@@ -186,23 +186,19 @@ def test_an_address_in_the_way_that_has_gone_meanwhile_is_no_error() -> None:
     old, new = parse_prefix("10.9.0.1/24"), parse_prefix("10.244.1.1/24")
     host = FakeHandle(link("cni0", 7, "bridge"))
     host.refusal = lambda message: errno.EADDRNOTAVAIL if message == rtnl.del_address(7, old) else 0
-    MoveAddress("cni0", new, [old], pin="").apply(FakeEnds(host))
+    MoveAddress("cni0", new, [old]).apply(FakeEnds(host))
     assert host.done == [rtnl.new_address(7, new, nodad=True, replace=True)]
 
 
 def test_a_bridge_that_was_made_anew_keeps_its_own_mac() -> None:
-    prefix = parse_prefix("10.244.1.1/24")
     anew = link("cni0", 8, "bridge")
     host = FakeHandle(anew)
-    MoveAddress("cni0", prefix, [], pin="02:00:00:00:00:99").apply(FakeEnds(host))
-    assert host.done == [
-        rtnl.set_link(8, mac=anew.mac),
-        rtnl.new_address(8, prefix, nodad=True, replace=True),
-    ]
+    RepairBridge("cni0", up=False, mark="02:00:00:00:00:99").apply(FakeEnds(host))
+    assert host.done == [rtnl.set_link(8, mac=anew.mac, alias=BRIDGE_ALIAS)]
 
 
 def test_a_bridge_that_vanishes_is_told() -> None:
-    step = MoveAddress("cni0", parse_prefix("10.244.1.1/24"), [], pin="")
+    step = MoveAddress("cni0", parse_prefix("10.244.1.1/24"), [])
     with pytest.raises(CNIError, match="dev cni0: no such device"):
         steps.run([step], FakeEnds())
 
