@@ -6,8 +6,9 @@ routes, dns}; cases ask in it, so that one case holds in every version.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
+
+from netaddr import AddrFormatError, IPAddress, IPNetwork
 
 OLD = ("0.1.0", "0.2.0")
 
@@ -58,19 +59,21 @@ def _of_addresses(result: dict[str, Any]) -> list[str]:
     lines = []
     for ip in result["ips"]:
         try:
-            interface = ipaddress.ip_interface(ip["address"])
+            address = IPNetwork(ip["address"])
             if "/" not in ip["address"]:
                 lines.append(f"an address of a result is in CIDR notation, seen {ip['address']!r}")
-            if "gateway" in ip and ipaddress.ip_address(ip["gateway"]).version != interface.version:
+            if "gateway" in ip and IPAddress(ip["gateway"]).version != address.version:
                 lines.append(f"gateway {ip['gateway']} is not of the family of {ip['address']}")
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, AddrFormatError) as error:
             lines.append(f"ips of the result: {error}")
         index = ip.get("interface")
         if index is not None and not 0 <= index < len(result["interfaces"]):
             lines.append(f"ips.interface {index} points at no interface of the result")
     for route in result["routes"]:
         try:
-            ipaddress.ip_network(route["dst"])
-        except (KeyError, ValueError) as error:
+            dst = IPNetwork(route["dst"])
+            if dst.ip != dst.network:
+                lines.append(f"routes of the result: {dst} has host bits")
+        except (KeyError, ValueError, AddrFormatError) as error:
             lines.append(f"routes of the result: {error}")
     return lines

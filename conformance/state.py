@@ -13,6 +13,7 @@ import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from netaddr import IPNetwork
 from pyroute2 import IPRoute
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ def _routes(kernel: Any, names: dict[int, str]) -> list[dict[str, Any]]:
         metrics = message.get("metrics")
         if metrics:
             route |= {"mtu": metrics.get("mtu"), "advmss": metrics.get("advmss")}
-        if not route["dst"].startswith(("fe80:", "ff00:")):
+        dst = IPNetwork(route["dst"])
+        if dst.version == 4 or not (dst.ip.is_link_local() or dst.ip.is_multicast()):
             found.append({key: value for key, value in route.items() if value is not None})
     return sorted(found, key=str)
 

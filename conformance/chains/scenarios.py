@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from netaddr import IPNetwork
+
 from conformance.chains.node import HOST_PORT, LIMIT, MAC, NODE, OUTSIDE, POD_PORT, SOMAXCONN
 from conformance.chains.traffic import Server, hello, is_reached, rate
 from conformance.conflist import number
@@ -62,7 +64,7 @@ def run_traffic(node: Node, figure: Figure, normal: dict[str, Any]) -> None:
 
 def addresses(result: dict[str, Any]) -> list[str]:
     """Addresses of a result, without their prefix lengths."""
-    return [ip["address"].partition("/")[0] for ip in result["ips"]]
+    return [str(IPNetwork(ip["address"]).ip) for ip in result["ips"]]
 
 
 def _judge_results(node: Node, figure: Figure, results: list[dict[str, Any]]) -> None:

@@ -7,6 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from netaddr import IPNetwork
+
 from conformance.conflist import Conflist
 from conformance.real.machine import BIN_DIR, CONF_DIR
 from conformance.runtime import RESULTS
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
 NETWORK = "cbr0"
 LEASES = f"/var/lib/cni/networks/{NETWORK}"
-POOL = 5  # addresses for pods in the node's subnet, a /29
 SUBNET = "10.244.1.1/29"
+POOL = len([*IPNetwork(SUBNET).iter_hosts()]) - 1  # addresses for pods: all but the gateway's
 _FLANNEL = {"type": "flannel", "delegate": {"hairpinMode": True, "isDefaultGateway": True}}
 _PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
 _PATIENCE_S = 60.0
@@ -52,7 +54,7 @@ def result_of(machine: Machine, container_id: str) -> dict[str, Any]:
 
 def address_of(machine: Machine, container_id: str) -> str:
     """Return a container's address."""
-    return str(result_of(machine, container_id)["ips"][0]["address"]).partition("/")[0]
+    return str(IPNetwork(result_of(machine, container_id)["ips"][0]["address"]).ip)
 
 
 def leases(machine: Machine) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cni.cidr import parse_address
+from cni.cidr import parse_address, parse_prefix
 from netlink import bulk, rtnl
 from netlink.bulk import Deletion
 from netlink.handle import BATCH, Handle
@@ -133,3 +133,16 @@ def test_a_group_without_links_is_answered_as_gone() -> None:
     with Handle() as handle, pytest.raises(NetlinkError) as caught:
         handle.execute(request)
     assert caught.value.errno == errno.ENODEV
+
+
+@private
+def test_a_refusal_is_that_of_its_link() -> None:
+    """The kernel does not delete `lo`, and an address that is gone already is no failure."""
+    with Handle() as handle:
+        (index,) = make_pairs(handle, 1)
+        gone = rtnl.del_address(index, parse_prefix("10.0.0.9/24"))
+        deletions = [Deletion(index, [gone]), Deletion(1)]
+        bulk.delete(handle, deletions)
+        assert deletions[0].error is None
+        assert deletions[1].error is not None
+        assert names(handle) == set()

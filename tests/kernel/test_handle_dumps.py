@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import threading
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
+from cni.cidr import parse_address, parse_prefix
+from netlink import handle as handle_module
 from netlink import netns, nlmsg, rtnl
-from netlink.handle import DUMP_ATTEMPTS, Handle
+from netlink.events import Events
+from netlink.handle import BATCH, DUMP_ATTEMPTS, Handle
 from netlink.nlmsg import Message, NetlinkError
 from tests.kernel.privatens import needs_root, new_pod, private
 
@@ -181,3 +186,114 @@ def test_a_handle_stays_in_its_namespace() -> None:
             assert there.get_link("here") is None
             assert here.get_link("here") is not None
     here.close()
+
+
+@private
+def test_a_kernel_that_lists_more_than_it_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Linux 4.20, and for some questions later, it does not leave out what it should."""
+    links, addresses, routes = rtnl.dump_links, rtnl.dump_addresses, rtnl.dump_routes
+    neighbours = rtnl.dump_neighbours
+    monkeypatch.setattr(rtnl, "dump_links", lambda **_: links())
+    monkeypatch.setattr(rtnl, "dump_addresses", lambda *_: addresses())
+    monkeypatch.setattr(rtnl, "dump_routes", lambda family, *_: routes(family))
+    monkeypatch.setattr(rtnl, "dump_neighbours", lambda *_: neighbours())
+    with Handle() as handle:
+        handle.execute(
+            rtnl.new_bridge("br0", mac=MAC),
+            rtnl.new_veth(
+                "v0", mac="0e:00:00:00:00:02", peer_name="p0", peer_mac="0e:00:00:00:00:03"
+            ),
+            rtnl.set_link("lo", up=True),
+        )
+        index = {link.name: link.index for link in handle.links()}
+        handle.execute(
+            rtnl.set_link("v0", master=index["br0"]),
+            rtnl.new_address(index["br0"], parse_prefix("10.0.0.1/24")),
+            rtnl.new_address(1, parse_prefix("10.0.1.1/24")),
+            rtnl.new_route(index["br0"], parse_prefix("10.7.0.0/16"), table=99),
+            rtnl.replace_neighbour(
+                index["br0"], parse_address("10.0.0.9"), MAC, state=rtnl.NUD_PERMANENT
+            ),
+        )
+        assert [link.name for link in handle.links(master=index["br0"])] == ["v0"]
+        assert [link.name for link in handle.links(kind="bridge")] == ["br0"]
+        assert {one.index for one in handle.addresses(1)} == {1}
+        assert {one.index for one in handle.routes(4, index["br0"])} == {index["br0"]}
+        assert [str(one.dst) for one in handle.routes(4, table=99)] == ["10.7.0.0/16"]
+        assert "10.0.0.9" in {str(one.address) for one in handle.neighbours(index["br0"])}
+        assert "10.0.0.9" not in {str(one.address) for one in handle.neighbours(1)}
+
+
+@private
+def test_answers_beyond_one_batch() -> None:
+    with Handle() as handle:
+        handle.execute(rtnl.new_bridge("br0", mac=MAC))
+        asked = [rtnl.get_link("lo")] * BATCH + [rtnl.get_link("br0")]
+        found = [rtnl.Link.decode(one).name for one in handle.execute(*asked) if one is not None]
+        assert found == ["lo"] * BATCH + ["br0"]
+
+
+@private
+def test_a_silent_kernel_is_an_error() -> None:
+    with Handle() as handle, pytest.raises(NetlinkError) as caught:
+        handle._receive()
+    assert caught.value.errno == errno.EPROTO
+
+
+@private
+def test_which_failures_say_that_a_link_is_not_there() -> None:
+    with Handle() as handle:
+        assert handle.get_link("none") is None
+        assert handle.get_link(1, nsid=999) is None  # no namespace has this number
+        with pytest.raises(NetlinkError):
+            handle.get_link("x" * 40)
+
+
+def test_a_kernel_without_an_option_and_a_caller_without_a_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Socket(socket.socket):
+        refused: ClassVar[dict[int, int]] = {}
+        sizes: ClassVar[list[int]] = []
+
+        def setsockopt(self, level: int, option: int, *_: Any) -> None:
+            if option in self.refused:
+                raise OSError(self.refused[option], "no")
+            if level == socket.SOL_SOCKET:
+                self.sizes.append(option)
+
+    monkeypatch.setattr(
+        handle_module, "socket", SimpleNamespace(**vars(socket) | {"socket": Socket})
+    )
+    Socket.refused = {11: errno.ENOPROTOOPT, 33: errno.EPERM}
+    handle_module.open_socket().close()
+    assert Socket.sizes == [socket.SO_RCVBUF]
+    Socket.refused = {11: errno.EIO}
+    with pytest.raises(OSError, match="no"):
+        handle_module.open_socket()
+
+
+@private
+def test_events_of_a_pod_are_heard_as_long_as_they_are_wanted() -> None:
+    pod = os.open(f"/proc/{new_pod()}/ns/net", os.O_RDONLY)
+    heard, here = Events(0, pod), Events(0)
+    with Handle(pod) as inside:
+        for on in (True, False):
+            for events in (heard, here):
+                events.hear_links(on=on)
+            inside.execute(rtnl.new_bridge(f"br{on:d}", mac=MAC))
+            assert bool(heard.wait(0)) == on
+            assert heard.wait(0) == [] or on
+            while heard.wait(0):
+                continue
+            assert here.wait(0) == []
+
+
+@private
+def test_a_namespace_s_lock_is_for_one() -> None:
+    path = f"/proc/{new_pod()}/ns/net"
+    one, other = (os.open(path, os.O_RDONLY) for _ in range(2))
+    assert netns.try_lock(one)
+    assert not netns.try_lock(other)
+    os.close(one)
+    assert netns.try_lock(other)

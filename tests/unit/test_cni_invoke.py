@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni import invoke
-from cni.errors import CNIError
+from cni.errors import CNIError, Interrupted
 from cni.types import Args
 
 if TYPE_CHECKING:
@@ -200,3 +200,49 @@ def test_a_file_that_cannot_be_run_is_told(delegates: Delegates) -> None:
         invoke.delete("x", delegates.args())
     assert caught.value.code == 105
     assert "Permission denied" in caught.value.msg
+
+
+def test_an_empty_part_of_the_path_is_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CNIError, match="failed to find plugin"):
+        invoke.find("x", ":/nonexistent:")
+
+
+def test_an_interrupted_add_is_undone(
+    delegates: Delegates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delegates.write("x", "")
+    called: list[str] = []
+
+    def run(command: str, *_: object) -> bytes:
+        called.append(command)
+        if command == "ADD":
+            raise Interrupted(15)
+        return b""
+
+    monkeypatch.setattr(invoke, "_run", run)
+    with pytest.raises(Interrupted):
+        invoke.add("x", delegates.args())
+    assert called == ["ADD", "DEL"]
+
+
+def test_true_is_no_error_code(delegates: Delegates) -> None:
+    delegates.write("x", """echo '{"code": true, "msg": "no"}'; exit 1""")
+    with pytest.raises(CNIError, match="printed no error object"):
+        invoke.check("x", delegates.args())
+
+
+def test_a_resident_process_goes_on_while_a_delegate_runs(delegates: Delegates) -> None:
+    class Resident:
+        limit_s, connection, asides = 60.0, -1, 0
+
+        def step_aside(self) -> None:
+            self.asides += 1
+
+    resident = Resident()
+    delegates.write("x", "exit 0")
+    invoke.check("x", delegates.args(resident=resident))
+    assert resident.asides == 1

@@ -173,3 +173,54 @@ def test_a_text_file_that_stays_busy_is_an_error_not_a_success(
     with pytest.raises(OSError, match="Text file busy"):
         process.run(["/bin/true"], env={})
     assert len(tries) == 3
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_the_start_of_a_child_finds_it_known(
+    monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+) -> None:
+    def interrupt(number: int, _frame: object) -> None:
+        raise Interrupted(number)
+
+    spawn = os.posix_spawn
+
+    def struck(*args: Any, **options: Any) -> int:
+        child = spawn(*args, **options)
+        os.kill(os.getpid(), signum)
+        return child
+
+    def body() -> set[str]:
+        monkeypatch.setattr(os, "posix_spawn", struck)
+        signal.signal(signum, interrupt)
+        with pytest.raises(Interrupted):
+            sh("exec sleep 60")
+        return children()
+
+    assert in_child(body) == set()
+
+
+def test_only_a_busy_file_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[object] = []
+
+    def missing(*args: object, **_options: object) -> int:
+        tries.append(args)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(os, "posix_spawn", missing)
+    with pytest.raises(FileNotFoundError):
+        process.run(["/nonexistent"], env={})
+    assert len(tries) == 1
+
+
+def test_nothing_stays_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    sh("true")
+    with pytest.raises(FileNotFoundError):
+        process.run(["/nonexistent"], env={})
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_input_that_is_written_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+    assert sh("cat", stdin=b"a long configuration").stdout == b"a long configuration"

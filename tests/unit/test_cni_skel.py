@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni import netns, skel
+from cni import netns, skel, version
 from cni.errors import PHRASES_OF_SUCCESS, CNIError, Interrupted
 
 if TYPE_CHECKING:
@@ -331,3 +332,42 @@ def test_a_list_of_plugins_keeps_nothing_from_going(verb: str, code: int) -> Non
     conf = {"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "t"}]}
     status, error, _ = serve(conf, CNI_COMMAND=verb)
     assert (status, error.get("code", 0)) == (1 if code else 0, code)
+
+
+@pytest.mark.parametrize("failure", [Interrupted(15), ValueError("no"), CNIError(7, "no")])
+def test_whatever_keeps_the_result_from_being_told_undoes_the_add(
+    monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    def convert(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(version, "convert", convert)
+    plugin = Plugin()
+    status, _ = skel.call(plugin, ENV, json.dumps(CONF).encode(), lambda _: None)
+    assert status == 1
+    assert [args.command for args in plugin.calls] == ["ADD", "DEL"]
+
+
+def test_an_earlier_result_is_part_of_ours() -> None:
+    earlier = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]}
+    conf = {**CONF, "prevResult": earlier}
+    status, output = skel.call(Plugin(), ENV, json.dumps(conf).encode(), lambda _: None)
+    assert status == 0
+    found = [ip["address"] for ip in json.loads(output)["ips"]]
+    assert found == ["10.0.0.2/24", "10.9.0.2/24"]
+
+
+def test_the_answer_is_written_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
+    assert skel._write(write, b"a result of some length")
+    os.close(write)
+    assert os.read(read, 100) == b"a result of some length"
+    os.close(read)
+
+
+def test_stdin_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [b'{"name":', b' "n"}', b""]
+    monkeypatch.setattr(os, "read", lambda *_: parts.pop(0))
+    assert skel._read_stdin() == b'{"name": "n"}'

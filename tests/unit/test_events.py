@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import NoReturn
+
+import pytest
 
 from netlink.events import Events
-
-if TYPE_CHECKING:
-    import pytest
 
 
 def test_changes_that_never_cease_do_not_outlast_the_bound(
@@ -30,3 +30,16 @@ def test_changes_that_never_cease_do_not_outlast_the_bound(
 def test_what_holds_already_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Events, "stirred")
     assert Events.until(object.__new__(Events), lambda: True, 0.0)
+
+
+def test_events_that_were_lost_are_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits looks again; any other failure is one."""
+    numbers = [errno.ENOBUFS, errno.EIO]
+
+    def wait(*_: object) -> NoReturn:
+        raise OSError(numbers.pop(0), "no")
+
+    monkeypatch.setattr(Events, "wait", wait)
+    assert Events.stirred(object.__new__(Events), 1.0) is True
+    with pytest.raises(OSError, match="no"):
+        Events.stirred(object.__new__(Events), 1.0)
