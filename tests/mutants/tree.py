@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("cni", "ipam", "netlink", "cni_flannel", "flanneld", "conformance", "tests")
 LAUNCHER = ("packaging/launcher/launcher.c", "packaging/launcher/frozen.c")
+HANG_S = 120  # a test without a limit of its own
 HUNG = 124  # timeout(1)'s exit status
 
 DAEMON = """\
@@ -120,6 +121,7 @@ class Tree:
         environ |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
         pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", str(jobs)]
         pytest += ["-p", "no:randomly", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+        pytest += ["-o", f"timeout={HANG_S}"]
         command = [sys.executable, "-m", "tests.enclosure", *pytest, *tests]
         with subprocess.Popen(
             command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -114,3 +114,58 @@ def test_a_folder_in_whose_place_a_file_is(tmp_path: Path) -> None:
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     with pytest.raises(FileExistsError):
         files.make_folder(f"{tmp_path}/nowhere", 0o755)
+
+
+def test_no_more_than_the_bound_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 11)
+    read: list[int] = []
+    real = os.read
+
+    def watched(fd: int, size: int) -> bytes:
+        read.append(size)
+        return real(fd, size)
+
+    monkeypatch.setattr(os, "read", watched)
+    with pytest.raises(files.NotPlain, match="more than 10 bytes"):
+        files.read(str(path), 10)
+    assert read == []
+    assert files.read(str(path), 11) == b"x" * 11
+
+
+def test_a_file_that_grows_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    read: list[int] = []
+
+    def endless(_fd: int, size: int) -> bytes:
+        read.append(size)
+        assert sum(read) < 100, "without end"
+        return b"x" * size
+
+    monkeypatch.setattr(os, "read", endless)
+    with pytest.raises(files.NotPlain, match="more than 10 bytes"):
+        files.read(str(path), 10)
+    assert sum(read) <= 11
+
+
+def test_nothing_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    before = os.listdir("/proc/self/fd")
+    files.read(str(path))
+
+    def broken(*_: Any) -> bytes:
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(OSError, match="no") as caught:
+        files.read(str(path))
+    assert caught.value.filename == str(path)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_file_of_the_kernel_comes_in_parts() -> None:
+    assert len(files.read("/proc/kallsyms", 1 << 26)) > 5000
