@@ -1,4 +1,4 @@
-"""What every test shares: hypothesis' settings, who runs what, and that a skipped test is seen.
+"""What every test shares: hypothesis' settings, the workers, and that a skipped test is seen.
 
 A skip is a hole in the proof. It is counted in the closing lines with its reason, and where CI=true
 it fails the run.
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+
+from tests.workers import pytest_runtest_protocol, pytest_xdist_make_scheduler
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
-    from xdist.remote import Producer
+
+__all__ = ["pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
 
 IN_CI = os.environ.get("CI") == "true"
 
@@ -28,22 +30,6 @@ hypothesis.settings.register_profile(
     "project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("project")
-
-
-class OneCluster(LoadScopeScheduling):  # type: ignore[misc] # it has no types
-    """A worker that is free gets the next test; those of tests/kube share a cluster, and a worker.
-
-    (pytest-xdist's own way to say so, --dist loadgroup, is blind with pytest 9.)
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        folder = "tests/kube/"
-        return folder if nodeid.startswith(folder) else nodeid
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneCluster:
-    config.option.loadscopereorder = False  # else the largest scope is the first
-    return OneCluster(config, log)
 
 
 def skipped(reporter: TerminalReporter) -> int:
