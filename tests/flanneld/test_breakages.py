@@ -341,6 +341,7 @@ def test_a_configuration_that_was_changed(
     tmp_path: Path, change: dict[str, Any], words: str
 ) -> None:
     scene = Scene(tmp_path)
+    scene.hasten()
     one, two = broken(scene)
     scene.etcd.configure(**{"Backend": {"Type": "vxlan"}, **change})
     name_it(one, two, words)
@@ -352,6 +353,7 @@ def test_a_configuration_that_was_changed(
 @private
 def test_a_configuration_that_is_no_more(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
+    scene.hasten()
     one, two = broken(scene)
     scene.etcd.put("config", '{"Network": "everything"}')
     name_it(one, two, "no node could start now: key /coreos.com/network/config", ready=True)
