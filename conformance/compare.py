@@ -143,8 +143,11 @@ class Pair:
         cid, ifname = environ.get("CNI_CONTAINERID", ""), environ.get("CNI_IFNAME", "")
         folder = step.get("conf", {}).get("dataDir", FLANNEL_STATE)
         name = cid if ifname == "eth0" else f"{cid}:{ifname}"
+        file = ours.world.path(f"{folder}/{name}")
         try:
-            found: dict[str, Any] = json.loads(ours.world.path(f"{folder}/{name}").read_bytes())
+            if not file.is_file():  # a named pipe would never be read to its end
+                return None
+            found: dict[str, Any] = json.loads(file.read_bytes())
         except (OSError, ValueError):
             return None
         return found
