@@ -16,6 +16,7 @@ import pytest
 from flanneld.firewall import reading, verdict
 from flanneld.firewall.packet import Packet
 from flanneld.rules.programs import Programs
+from tests.kernel.attaching import eventually
 from tests.kernel.flanneld.packet_filter import SYSTEM
 from tests.kernel.privatens import new_pod, private, sh
 
@@ -114,7 +115,7 @@ DROPPED = [
 @private
 def test_dropped(rules: str, words: str) -> None:
     pod = route_between()
-    assert passes(pod)
+    eventually(lambda: passes(pod), "packets pass before there is a rule")
     sh(rules)
     assert not passes(pod)
     firewall = read()
@@ -126,7 +127,7 @@ def test_dropped(rules: str, words: str) -> None:
     assert words in str(blames[0])
     if words:
         sh(blames[0].remedy.partition(": ")[2].partition("; or")[0])
-        assert passes(pod), blames[0].remedy
+        eventually(lambda: passes(pod), f"packets pass after: {blames[0].remedy}")
 
 
 def judged(firewall: Firewall, hook: str) -> verdict.Verdict:
@@ -172,7 +173,7 @@ PASSED = [
 def test_passed(rules: str) -> None:
     pod = route_between()
     sh(rules)
-    assert passes(pod)
+    eventually(lambda: passes(pod), "packets pass")
     firewall = read()
     found = [judged(firewall, hook) for hook in ("ingress", "prerouting", "forward", "postrouting")]
     assert not [str(one.dropped) for one in found if one.dropped]
