@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from tests.workers import pytest_runtest_protocol, pytest_xdist_make_scheduler
+from tests.workers import (
+    pytest_runtest_protocol,
+    pytest_xdist_auto_num_workers,
+    pytest_xdist_make_scheduler,
+)
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-__all__ = ["pytest_runtest_protocol", "pytest_xdist_make_scheduler"]
+__all__ = [
+    "pytest_runtest_protocol",
+    "pytest_xdist_auto_num_workers",
+    "pytest_xdist_make_scheduler",
+]
 
 IN_CI = os.environ.get("CI") == "true"
 

@@ -7,6 +7,7 @@ swallow that, or never come back to Python; then its worker ends, and the next o
 from __future__ import annotations
 
 import faulthandler
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 GRACE_S = 60.0  # for a test to end after its limit
 AHEAD = 2  # a worker begins a test when it knows the next one
+PER_CORE = 2  # half of the tests' time is waiting: for events, timeouts, other programs
 
 
 class OneCluster(LoadScopeScheduling):  # type: ignore[misc] # it has no types
@@ -56,6 +58,12 @@ class OneCluster(LoadScopeScheduling):  # type: ignore[misc] # it has no types
             self._assign_work_unit(node)
         if not self.workqueue:
             node.shutdown()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:  # noqa: ARG001 - its name
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return PER_CORE * len(os.sched_getaffinity(0))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneCluster:

@@ -1,4 +1,4 @@
-"""One cluster for the tests of this folder, which run last and on one worker.
+"""One cluster for the tests of this folder, which run first and on one worker.
 
 What a cluster needs and is missing skips the test; in CI it fails.
 """
@@ -35,7 +35,7 @@ FILES = (BUSYBOX, Path("/usr/lib/cni/portmap"), *BUILT)
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _HERE in item.path.parents)
+    items.sort(key=lambda item: _HERE not in item.path.parents)
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.kernel)
