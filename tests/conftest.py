@@ -14,6 +14,7 @@ import pytest
 
 from tests.workers import (
     pytest_runtest_protocol,
+    pytest_sessionstart,
     pytest_xdist_auto_num_workers,
     pytest_xdist_make_scheduler,
 )
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "pytest_runtest_protocol",
+    "pytest_sessionstart",
     "pytest_xdist_auto_num_workers",
     "pytest_xdist_make_scheduler",
 ]

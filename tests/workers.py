@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,6 +70,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:  # noqa:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneCluster:
     config.option.loadscopereorder = False  # else the largest scope is the first
     return OneCluster(config, log)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Hear the signals that a run in the background ignores: programs under test inherit that."""
+    if hasattr(session.config, "workerinput"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)
