@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 
-from cni import process, version
+from cni import callname, process, version
 from cni.errors import DELEGATE_FAILED, INVALID_NETWORK_CONFIG, TRY_AGAIN_LATER, CNIError
 from cni.wire import canonical, dumps, loads
 
@@ -50,12 +50,14 @@ def find(plugin: str, path: str) -> str:
 def add(plugin: str, args: Args) -> dict[str, Any]:
     """Run the delegate's ADD and return its result in the internal shape.
 
-    If that fails in any way, its DEL is run before the error goes on: a delegate may have done
-    half of its work, or all of it and then printed something unreadable.
+    If that fails in any way, or is not wanted any more, its DEL is run before the error goes on: a
+    delegate may have done half of its work, or all of it and then printed something unreadable.
     """
     executable = find(plugin, args.path)
     try:
-        return _result(plugin, _run("ADD", plugin, executable, args), args)
+        result = _result(plugin, _run("ADD", plugin, executable, args), args)
+        args.confirm()
+        return result
     except BaseException:
         try:
             _run("DEL", plugin, executable, args)
@@ -158,7 +160,7 @@ def _environment(command: str, args: Args) -> dict[str, str]:
         "CNI_ARGS": args.cni_args,
         "CNI_PATH": args.path,
     }
-    other = {*own, "CNI_FLANNEL_CALL"}  # what a delegate does is not this call's own work
+    other = {*own, callname.VARIABLE}  # what a delegate does is not this call's own work
     inherited = {key: value for key, value in args.environ.items() if key not in other}
     return {**inherited, **{key: value for key, value in own.items() if value}}
 

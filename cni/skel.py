@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cni import netns, validate, version
+from cni import callname, netns, validate, version
 from cni.errors import (
     DECODING_FAILURE,
     INVALID_ENVIRONMENT,
@@ -114,6 +114,8 @@ def _call(
             from cni import probe  # no pod waits for VERSION
 
             return 0, probe.answer(read_stdin())
+        if command == "ADD":
+            callname.ensure(environ)
         conf.update(_parse_conf(read_stdin()))
         return 0, _dispatch(plugin, _args(command, conf, environ, note, resident))
     except (Exception, Interrupted) as error:  # noqa: BLE001 - every failure becomes its JSON
@@ -156,6 +158,7 @@ def _args(
         environ=environ,
         note=note,
         resident=resident,
+        wanted=() if resident is None else (resident.confirm_caller,),
     )
 
 

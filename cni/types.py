@@ -118,7 +118,8 @@ class Args:
 
     `conf` is the parsed conf, the spec's own keys in canonical case. `environ` is the whole
     environment, for delegates. `note` writes one line for a human to stderr. `resident` is None
-    in a process that was started for this call alone.
+    in a process that was started for this call alone. `wanted` are asked when all of an ADD is
+    done: CNIError if it has to be taken back.
     """
 
     __slots__ = (
@@ -132,6 +133,7 @@ class Args:
         "note",
         "path",
         "resident",
+        "wanted",
     )
 
     def __init__(
@@ -147,6 +149,7 @@ class Args:
         environ: dict[str, str],
         note: Callable[[str], None],
         resident: Resident | None = None,
+        wanted: tuple[Callable[[], None], ...] = (),
     ) -> None:
         self.command = command
         self.container_id = container_id
@@ -158,6 +161,7 @@ class Args:
         self.environ = environ
         self.note = note
         self.resident = resident
+        self.wanted = wanted
 
     def replaced(self, **changes: Any) -> Args:
         """Return a copy with some fields changed, e.g. `args.replaced(conf=delegate_conf)`."""
@@ -173,6 +177,11 @@ class Args:
         """CNIError 11 if a resident process serves the call and the caller has given up."""
         if self.resident is not None:
             self.resident.require_caller()
+
+    def confirm(self) -> None:
+        """At the end of an ADD: CNIError 11 if nobody wants it any more."""
+        for still_wanted in self.wanted:
+            still_wanted()
 
     @property
     def debug(self) -> bool:

@@ -36,7 +36,8 @@ def cmd_add(args: Args) -> Mapping[str, Any]:
     before = state.own()
     try:
         state.save(conf)
-        return plugin_of(conf).cmd_add(args.replaced(conf=conf))
+        wanted = (state.confirm, *args.wanted)
+        return plugin_of(conf).cmd_add(args.replaced(conf=conf, wanted=wanted))
     except BaseException as error:
         # An attachment that lives already keeps the state it has. Another ADD may have finished
         # it just now: then the state is that one's, and was not there before.
@@ -136,10 +137,7 @@ def _stored(args: Args, state: Scratch) -> dict[str, Any] | None:
 
 def _restore(args: Args, state: Scratch, before: dict[str, Any] | None) -> None:
     try:
-        if before is None:
-            state.remove()
-        else:
-            state.save(before)
+        state.take_back(before)
     except CNIError as error:
         args.note(f"after a failed ADD: {error}")
 

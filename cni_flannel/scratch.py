@@ -25,7 +25,16 @@ _LARGEST = 1 << 26
 class Scratch:
     """The state file of one attachment under ``data_dir``."""
 
-    __slots__ = ("_container_id", "_data_dir", "_network", "_own", "_temp")
+    __slots__ = (
+        "_container_id",
+        "_data_dir",
+        "_is_ours",
+        "_known",
+        "_network",
+        "_own",
+        "_temp",
+        "_text",
+    )
 
     def __init__(self, data_dir: str, network: str, container_id: str, ifname: str) -> None:
         name = container_id if ifname == FIRST_IFNAME else f"{container_id}:{ifname}"
@@ -35,22 +44,34 @@ class Scratch:
         self._own = f"{data_dir}/{name}"
         # One fixed name: whoever writes or removes this state also cleans up after a SIGKILL.
         self._temp = f"{data_dir}/.{name}.tmp"
+        self._known: tuple[int, int] | None = _identity(self._own)
+        self._is_ours = False
+        self._text = b""
 
     def save(self, conf: dict[str, Any]) -> None:
         """Write ``conf``; CNIError 5 names the file and the system's reason.
 
-        CNIError 7 if it is nested more deeply than JSON can be written.
+        One that says the same is left as it is: it may be of another ADD, which is at work or has
+        attached the container, and stays that one's.  CNIError 7 if ``conf`` is nested more deeply
+        than JSON can be written.
         """
         try:
-            text = wire.dumps(conf)
+            self._text = wire.dumps(conf).encode()
         except ValueError as error:
             raise CNIError(
                 errors.INVALID_NETWORK_CONFIG, f"store configuration: {error}"
             ) from error
+        self._is_ours = False
+        if read(self._own) != conf:
+            self._save()
+
+    def _save(self) -> None:
         try:
             files.make_folder(self._data_dir, 0o700)
-            _write(self._temp, text.encode())
+            _write(self._temp, self._text)
+            known = _identity(self._temp)
             os.rename(self._temp, self._own)
+            self._known, self._is_ours = known, True
         except OSError as error:
             _unlink(self._temp)
             raise _failure("write", self._own, error) from error
@@ -72,11 +93,41 @@ class Scratch:
         return conf if conf is not None and conf.get("name") == self._network else None
 
     def remove(self) -> None:
-        """Remove the file, unless it belongs to another network; absent is fine."""
-        conf = read(self._own)
-        if conf is None or conf.get("name", self._network) == self._network:
-            _remove(self._own)
+        """Remove the file; absent is fine.
+
+        It stays if it belongs to another network, or is not the one that was there at first, or
+        that this call saved: then another call has written it.
+        """
+        if _identity(self._own) == self._known:
+            conf = read(self._own)
+            if conf is None or conf.get("name", self._network) == self._network:
+                _remove(self._own)
         _remove(self._temp)
+
+    def take_back(self, before: dict[str, Any] | None) -> None:
+        """After a failed ADD: what this call saved becomes what was there before."""
+        if not self._is_ours or _identity(self._own) != self._known:
+            return
+        if before is None:
+            self.remove()
+        else:
+            self.save(before)
+
+    def confirm(self) -> None:
+        """Make the file this call's own, at the end of ADD: whoever else has written it has failed.
+
+        CNIError 11 if there is none any more: then a DEL has removed what was saved.
+        """
+        if _identity(self._own) is None:
+            raise CNIError(
+                errors.TRY_AGAIN_LATER,
+                f"attach {self._container_id} to {self._network}: its state file {self._own} was "
+                "removed meanwhile",
+                "a DEL of the same attachment came before this ADD had ended; what was begun has "
+                "been rolled back",
+            )
+        if not self._is_ours:
+            self._save()
 
 
 def read(path: str) -> dict[str, Any] | None:
@@ -123,6 +174,15 @@ def listed(data_dir: str, problems: list[CNIError]) -> list[tuple[str, str, dict
             container_id, _, ifname = name.partition(":")
             found.append((container_id, ifname or FIRST_IFNAME, conf))
     return found
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """By which a file is known again; None if there is none."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _write(path: str, data: bytes) -> None:

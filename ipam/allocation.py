@@ -6,6 +6,7 @@ and takes them back when this raises.
 
 from __future__ import annotations
 
+from cni import callname
 from cni.errors import ADDRESS_TAKEN, POOL_EXHAUSTED, CNIError
 from cni.netns import identity
 from ipam import allocator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from ipam.store import Store
     from ipam.witness import Witness
 
-_ROUNDING_S = 1e-6  # of a file's time as a float
 _PROBES = 64  # taken addresses in a row after which one listing is cheaper
 
 
@@ -144,7 +144,7 @@ class Allocation:
     def _reserve(self, addresses: Iterator[Address]) -> Address | None:
         owner = owners_of(self._args)[0]
         free = (address for address in addresses if address not in self._nameless)
-        return self._store.reserve(free, owner, _time_of_call(self._args))
+        return self._store.reserve(free, owner, callname.time_ns(self._args.environ))
 
     def _check_requested(self, range_set: RangeSet, address: Address) -> None:
         """Refuse what the set never gives, and what somebody holds."""
@@ -212,21 +212,8 @@ class Allocation:
         return self._witness
 
 
-def _time_of_call(args: Args) -> int:
-    """The time that a resident process gave the call, in nanoseconds, or 0: its leases have it.
-
-    A launcher hands it on (``CNI_FLANNEL_CALL`` ends in it) to the plugin that takes over when no
-    answer came: by it that one knows the leases that this very call has made already.
-    """
-    time_ns = args.environ.get("CNI_FLANNEL_CALL", "").rpartition("-")[2]
-    return int(time_ns) if time_ns.isascii() and time_ns.isdigit() and len(time_ns) == 19 else 0
-
-
 def _made_by(args: Args, lease: Lease) -> str:
     """Why a lease is known to be the call's own, or ""."""
-    time_ns = _time_of_call(args)
-    if not time_ns or abs(lease.mtime - time_ns / 1e9) > _ROUNDING_S:
-        return ""
-    if lease.owner not in owners_of(args):
+    if not callname.is_time(args.environ, lease.mtime_ns) or lease.owner not in owners_of(args):
         return ""
     return "this call leased it, in a process that did not answer"

@@ -30,13 +30,13 @@ _TROUBLE = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # any other: no
 class Lease:
     """One lease file; `owner` is None when it is empty or says nothing sensible."""
 
-    __slots__ = ("content", "mtime", "name", "owner")
+    __slots__ = ("content", "mtime_ns", "name", "owner")
 
-    def __init__(self, name: str, content: bytes, mtime: float) -> None:
+    def __init__(self, name: str, content: bytes, mtime_ns: int) -> None:
         self.name = name
         self.content = content
         self.owner = owner_of(content)
-        self.mtime = mtime
+        self.mtime_ns = mtime_ns
 
 
 def owner_of(content: bytes) -> Owner | None:
@@ -54,7 +54,7 @@ def read_lease(name: str, dir_fd: int) -> Lease | None:
     except FileNotFoundError:
         return None
     content = None if files.kind(stat.st_mode) else read(name, dir_fd)
-    return None if content is None else Lease(name, content, stat.st_mtime)
+    return None if content is None else Lease(name, content, stat.st_mtime_ns)
 
 
 def read(name: str, dir_fd: int) -> bytes | None:

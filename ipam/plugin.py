@@ -8,6 +8,7 @@ imported when it is needed, and so is what only ADD needs.
 from __future__ import annotations
 
 from cni.errors import Interrupted, combine
+from ipam import claim
 from ipam.conf import Conf, for_removal
 from ipam.index import owners_of
 from ipam.store import Store
@@ -44,30 +45,14 @@ def cmd_add(args: Args, results_dir: str = RESULTS_DIR) -> Result:
         raise _failure("failed to lease an address", conf, error) from error
     except Interrupted:
         if result["ips"]:  # it came when the leases were made and vouched for
-            cmd_del(args)
+            claim.take_back(args)
         raise
     return result
 
 
 def cmd_del(args: Args) -> None:
     """Release all that the attachment holds; nothing to release is success."""
-    conf = for_removal(args.conf)
-    what = f"failed to release the addresses of {args.container_id} {args.ifname}"
-    failures: list[OSError] = []
-    try:
-        store = Store.open(conf.data_dir, conf.name, conf.lock_timeout_s, create=False)
-        if store is None:
-            return
-        with store:
-            for owner in owners_of(args):
-                names = [str(address) for address in store.held(owner)]
-                failures = store.release(owner, names)
-                if names:
-                    break
-    except OSError as error:
-        failures = [error]
-    if failures:
-        raise combine(what, [_failure(what, conf, failure) for failure in failures])
+    claim.release(args)
 
 
 def held(args: Args) -> list[Address]:

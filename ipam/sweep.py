@@ -117,7 +117,7 @@ def proof(store: Store, lease: Lease, witness: Witness) -> str:
     if not lease.content.strip():
         return _EMPTY
     entry = store.index.read(lease.owner) if lease.owner is not None else None
-    return witness.proof_of_death(lease.owner, lease.mtime, entry)
+    return witness.proof_of_death(lease.owner, lease.mtime_ns / 1e9, entry)
 
 
 def _is_valid(lease: Lease, valid: set[Owner], containers: set[str]) -> bool:

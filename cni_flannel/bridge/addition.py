@@ -1,7 +1,9 @@
 """Attaching a container: ADD, from the address to the finished link, all of it or nothing.
 
 The order is: make sure that the attachment is not there yet, lease addresses, make or repair
-the bridge, make the link.  Whatever fails, what was done before is taken back.
+the bridge, make the link, see that all of it is still ours.  Whatever fails, what this call did
+is taken back.  An IPAM plugin that is executed may need the interface (dhcp does): for it the link
+comes first.
 Imports: the parts of this package, the protocol package.
 """
 
@@ -13,22 +15,24 @@ from cni.errors import CNIError, Interrupted
 from cni.validate import not_a_new_link
 from cni_flannel.bridge import layer3 as l3
 from cni_flannel.bridge import links, node, plan, plan_node, steps
-from cni_flannel.bridge.conf import HOST_LOCAL, RemovalConf
-from cni_flannel.bridge.ends import Ends, mac_of_call, port_mac, random_mac
+from cni_flannel.bridge.conf import HOST_LOCAL
+from cni_flannel.bridge.ends import Ends, mac_of_call, random_mac
+from cni_flannel.bridge.steps_claim import Confirm, Lease, overtaken
 from cni_flannel.bridge.steps_rules import CheckSourceMAC, Masquerade
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
     from typing import Any
 
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import BridgeConf
     from cni_flannel.bridge.layer3 import Layer3
+    from cni_flannel.bridge.steps import Step
+    from cni_flannel.bridge.steps_veth import AddVeth
     from netlink.link import Link
 
 _ATTEMPTS = 3
-_HURRY_S = 0.5
 
 
 def add(args: Args, conf: BridgeConf, ipam: Plugin | None) -> dict[str, Any]:
@@ -39,142 +43,122 @@ def add(args: Args, conf: BridgeConf, ipam: Plugin | None) -> dict[str, Any]:
             f'interface name "{args.ifname}": {problem}',
             "the runtime has to choose another CNI_IFNAME",
         )
-    attachment = Attachment(conf.name, args.container_id, args.ifname)
-    has_room = False
+    begun: list[Step] = []
     try:
         with Ends.both(args, alone=True) as ends:
             args.require_caller()  # it may be long since the call came
-            name, cleared = links.make_room(ends, attachment, mac_of_call(args.environ))
-            has_room = True
-            if cleared:
-                args.note(f"rolled back what a killed ADD left of {attachment.alias()}")
-                _forget_killed(args, ends, attachment, ipam)
-            return _lease_and_attach(args, conf, ends, name, ipam)
+            return _Addition(args, conf, ends, ipam).run(begun)
     except Interrupted:
-        # It may come anywhere, even when all was done.  With room made before, whatever bears the
-        # attachment's name is this call's.
-        if has_room:
-            _detach(_hurried(args, conf), ipam)
+        if begun:  # it came when all was done
+            with Ends.surviving(args) as ends:
+                steps.undo(begun, ends)
         raise
 
 
-def _lease_and_attach(
-    args: Args, conf: BridgeConf, ends: Ends, name: str, ipam: Plugin | None
-) -> dict[str, Any]:
-    result = _allocate(args, conf, ends, ipam)  # a plugin that fails has taken its leases back
-    try:
-        return _attach(args, conf, ends, name, l3.complete(conf, result))
-    except BaseException as error:
-        if not isinstance(error, Interrupted):
-            _release(args, ipam)
-        raise
+class _Addition:
+    """One ADD between its two ends."""
 
+    def __init__(self, args: Args, conf: BridgeConf, ends: Ends, ipam: Plugin | None) -> None:
+        self._args = args
+        self._conf = conf
+        self._ends = ends
+        self._tell = args.note if args.debug else None
+        self._attachment = Attachment(conf.name, args.container_id, args.ifname)
+        self._lease = Lease(args, self._attachment, ipam, conf.ipam_type)
+        self._veth: AddVeth | None = None
+        self._result: dict[str, Any] = {}
 
-def _allocate(
-    args: Args, conf: BridgeConf, ends: Ends, ipam: Plugin | None
-) -> Mapping[str, Any] | None:
-    """Get addresses.  A lease that a killed ADD of this attachment left is released first.
-
-    ``links.make_room`` has seen that the attachment has no link, so such a lease is nobody's.
-    """
-    if ipam is None:
-        return None
-    try:
-        return ipam.cmd_add(args)
-    except CNIError as error:
-        if error.code != errors.ADDRESS_TAKEN or conf.ipam_type != HOST_LOCAL:
-            raise
-        attachment = Attachment(conf.name, args.container_id, args.ifname)
-        _forget_killed(args, ends, attachment, ipam)
-        return ipam.cmd_add(args)
-
-
-def _forget_killed(args: Args, ends: Ends, attachment: Attachment, ipam: Plugin | None) -> None:
-    """Take back the lease and the rules of a killed ADD: the next one gets another address."""
-    from cni_flannel.bridge import removal  # hardly any ADD follows a killed one
-
-    _release(args, ipam)
-    removal.remove_rules(args, ends, attachment, [])
-
-
-def _hurried(args: Args, conf: BridgeConf) -> Args:
-    """The same call with little patience for the leases' lock.
-
-    An ADD that was interrupted may have waited for it: then there is no lease yet, and nobody
-    waits for an answer any more.
-    """
-    if conf.ipam_type != HOST_LOCAL:
-        return args
-    ipam_conf = {**args.conf["ipam"], "lockTimeout": _HURRY_S}
-    return args.replaced(conf={**args.conf, "ipam": ipam_conf})
-
-
-def _detach(args: Args, ipam: Plugin | None) -> None:
-    """Take back an attachment that is complete, or half."""
-    from cni_flannel.bridge import removal  # hardly any ADD is interrupted
-
-    try:
-        removal.remove(args, RemovalConf(args.conf), ipam)
-    except CNIError as error:
-        args.note(f"could not roll back all of {args.container_id} {args.ifname}: {error}")
-
-
-def _release(args: Args, ipam: Plugin | None) -> None:
-    if ipam is None:
-        return
-    try:
-        ipam.cmd_del(args)
-    except CNIError as error:
-        args.note(f"could not roll back the lease of {args.container_id}: {error}")
-
-
-def _attach(args: Args, conf: BridgeConf, ends: Ends, name: str, layer3: Layer3) -> dict[str, Any]:
-    """Make the attachment, and say how it has come out."""
-    plan.require_mac(conf, layer3)
-    bridge = _prepare(args, conf, ends, layer3)
-    macs = mac_of_call(args.environ) or port_mac(), conf.mac or plan.pod_mac(layer3, random_mac())
-    attachment = Attachment(conf.name, args.container_id, args.ifname)
-    gateway = _vlan_interface(ends, conf) if conf.vlan and conf.is_gateway else []
-    todo: list[steps.Step] = []
-    if conf.ip_masq and layer3.addresses:
-        backend = conf.ip_masq_backend or None
-        todo.append(Masquerade(attachment, layer3.addresses, backend, args.environ))
-    if conf.macspoofchk:
-        todo.append(CheckSourceMAC(attachment, name, macs[1], args.environ))
-    veth = plan.pair(conf, attachment, bridge, name, macs)
-    todo += plan.attach(conf, veth, layer3)
-    if args.resident is not None:
-        from cni_flannel.bridge.steps_call import CallerWaits  # a process per call has its signals
-
-        todo.append(CallerWaits(args.resident))
-    steps.run(todo, ends, args.note if args.debug else None)
-    return plan.result(conf, layer3, plan.interfaces(conf, args, veth) + gateway)
-
-
-def _prepare(args: Args, conf: BridgeConf, ends: Ends, layer3: Layer3) -> Link:
-    """Make or repair the bridge until nothing is left to do; return it as it is then.
-
-    Two ADDs may make it at once: the one that comes second looks again and repairs.
-    """
-    problem = CNIError(errors.KERNEL_REFUSED, f'prepare bridge "{conf.bridge}": it keeps changing')
-    for attempt in range(_ATTEMPTS):
-        seen = node.observe(ends.host, conf, layer3.gateways)
-        seen.hears_ra &= attempt == 0  # a wish: once is enough
-        plan_node.require_mtu(conf, seen, layer3.families)
-        todo = plan_node.prepare(conf, seen, layer3.gateways, random_mac())
-        if seen.bridge is not None and not todo:
-            return seen.bridge
+    def run(self, begun: list[Step]) -> dict[str, Any]:
+        """Carry it out; ``begun`` gets what is done, should it have to be taken back after all."""
+        own_mac = mac_of_call(self._args.environ)
+        name, cleared = links.make_room(self._ends, self._attachment, own_mac)
+        if cleared:
+            self._args.note(f"rolled back what a killed ADD left of {self._attachment.alias()}")
+            self._lease.forget_killed(self._ends)
         try:
-            steps.run(todo, ends, args.note if args.debug else None)
+            steps.run(self._steps(name), self._ends, self._tell, begun)
         except CNIError as error:
-            if seen.bridge is not None:
-                raise
-            problem = error
-    raise problem
+            if self._veth is not None and self._veth.is_lost:
+                raise overtaken(self._attachment) from error
+            raise
+        return self._result
 
+    def _steps(self, name: str) -> Iterator[Step]:
+        """Each step follows from what those before it have found."""
+        conf, layer3 = self._conf, l3.complete(self._conf, None)
+        if conf.ipam_type not in ("", HOST_LOCAL):
+            self._veth = self._pair(name, layer3)
+            yield from plan.link(conf, self._veth)
+        yield self._lease
+        layer3 = l3.complete(conf, self._lease.result)
+        plan.require_mac(conf, layer3)
+        veth, mac = self._veth, ""
+        if veth is None:
+            veth = self._veth = self._pair(name, layer3)
+            yield from self._rules(veth, layer3)
+            yield from plan.link(conf, veth)
+        else:
+            veth.bridge = self._prepare(layer3)
+            mac = self._mac_of_address(veth, layer3)
+            yield from self._rules(veth, layer3)
+        yield from plan.complete(conf, veth, layer3, mac)
+        leased = layer3.addresses if conf.ipam_type == HOST_LOCAL else []
+        yield Confirm(self._args, self._attachment, [prefix.address for prefix in leased])
+        interfaces = plan.interfaces(conf, self._args, veth) + self._vlan_interface()
+        self._result = plan.result(conf, layer3, interfaces)
 
-def _vlan_interface(ends: Ends, conf: BridgeConf) -> list[dict[str, Any]]:
-    link = ends.host.get_link(conf.gateway_holder)
-    if link is None:
-        return []
-    return [{"name": link.name, "mac": link.mac, **plan.reported_mtu(conf, link.mtu)}]
+    def _pair(self, name: str, layer3: Layer3) -> AddVeth:
+        macs = mac_of_call(self._args.environ), self._conf.mac or plan.pod_mac(layer3, random_mac())
+        return plan.pair(self._conf, self._attachment, self._prepare(layer3), name, macs)
+
+    def _mac_of_address(self, veth: AddVeth, layer3: Layer3) -> str:
+        """What the pod's end is to have as if its address had been known; "" leaves its MAC.
+
+        So it does where the IPAM plugin has used it: dhcp has, and left the interface up.
+        """
+        pod_link = self._ends.pod.get_link(self._attachment.ifname)
+        if self._conf.mac or pod_link is None or pod_link.is_up:
+            return ""
+        veth.pod_mac = plan.pod_mac(layer3, veth.pod_mac)
+        return veth.pod_mac
+
+    def _rules(self, veth: AddVeth, layer3: Layer3) -> Iterator[Step]:
+        conf, environ = self._conf, self._args.environ
+        if conf.ip_masq and layer3.addresses:
+            backend = conf.ip_masq_backend or None
+            yield Masquerade(self._attachment, layer3.addresses, backend, environ)
+        if conf.macspoofchk:
+            yield CheckSourceMAC(self._attachment, veth.name, veth.pod_mac, environ)
+
+    def _prepare(self, layer3: Layer3) -> Link:
+        """Make or repair the bridge until nothing is left to do; return it as it is then.
+
+        Two ADDs may make it at once: the one that comes second looks again and repairs.
+        """
+        conf, host = self._conf, self._ends.host
+        problem = CNIError(
+            errors.KERNEL_REFUSED, f'prepare bridge "{conf.bridge}": it keeps changing'
+        )
+        for attempt in range(_ATTEMPTS):
+            seen = node.observe(host, conf, layer3.gateways)
+            seen.hears_ra &= attempt == 0  # a wish: once is enough
+            plan_node.require_mtu(conf, seen, layer3.families)
+            todo = plan_node.prepare(conf, seen, layer3.gateways, random_mac())
+            if seen.bridge is not None and not todo:
+                return seen.bridge
+            try:
+                steps.run(todo, self._ends, self._tell)
+            except CNIError as error:
+                if seen.bridge is not None:
+                    raise
+                problem = error
+        raise problem
+
+    def _vlan_interface(self) -> list[dict[str, Any]]:
+        conf = self._conf
+        if not (conf.vlan and conf.is_gateway):
+            return []
+        link = self._ends.host.get_link(conf.gateway_holder)
+        if link is None:
+            return []
+        return [{"name": link.name, "mac": link.mac, **plan.reported_mtu(conf, link.mtu)}]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
-from cni import errors
+from cni import callname, errors
 from cni.errors import CNIError
 from netlink import netns, rtnl, sysctl
 from netlink.handle import Handle
@@ -221,27 +221,15 @@ def random_mac() -> str:
     return bytes([octets[0] & 0xFC | 0x02, *octets[1:]]).hex(":")
 
 
-def port_mac() -> str:
-    """A random MAC for a port: above those of uplinks.
+def port_mac(octets: bytes) -> str:
+    """The MAC of a port, of six random octets: above those of uplinks.
 
     A bridge without a MAC of its own takes the lowest of its ports' (net/bridge/br_stp_if.c): an
     uplink's it keeps, whatever pods come and go.
     """
-    return _port_mac(os.urandom(6))
+    return bytes([0xFE, *octets[1:]]).hex(":")
 
 
 def mac_of_call(environ: Mapping[str, str]) -> str:
-    """The MAC of the port that this call makes, if a launcher gave the call a name; else "".
-
-    ``CNI_FLANNEL_CALL`` begins with 12 random hex digits.  A link that has them is this call's own,
-    made by a resident process that died before it could answer.
-    """
-    try:
-        octets = bytes.fromhex(environ.get("CNI_FLANNEL_CALL", "")[:12])
-    except ValueError:
-        return ""
-    return _port_mac(octets) if len(octets) == 6 else ""
-
-
-def _port_mac(octets: bytes) -> str:
-    return bytes([0xFE, *octets[1:]]).hex(":")
+    """The MAC of the port that this call makes, and no other one."""
+    return port_mac(callname.octets(environ))

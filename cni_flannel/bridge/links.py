@@ -53,12 +53,18 @@ def make_room(ends: Ends, attachment: Attachment, own_mac: str = "") -> tuple[st
 
     A complete one with ``own_mac`` is this call's own too, whose answer never reached the caller.
     Returns the name and whether something was cleared.  AlreadyAttached (4) if the attachment is
-    complete; CNIError 4 if the pod's interface exists and is not what a killed ADD left.
+    complete; CNIError 4 if the pod's interface exists and is not what a killed ADD left; 11 if an
+    ADD into another namespace may be at work.
     """
     host_link, name = find(ends.host, attachment)
-    if host_link is not None and (
-        host_link.alias == attachment.alias(adding=True) or host_link.mac == own_mac
-    ):
+    is_begun = host_link is not None and host_link.alias == attachment.alias(adding=True)
+    if host_link is not None and (is_begun or host_link.mac == own_mac):
+        if host_link.link_netnsid != ends.host.nsid(ends.netns_fd):
+            raise CNIError(
+                errors.TRY_AGAIN_LATER,
+                f"host veth {name} of {attachment.alias()} leads into another network namespace",
+                "another ADD of the attachment is at work there, or was killed: DEL removes it",
+            )
         ends.drop(rtnl.del_link(host_link.index))
         return name, True
     pod_link = ends.pod.get_link(attachment.ifname)
@@ -105,7 +111,7 @@ def of_reference_plugin(ends: Ends, attachment: Attachment, bridge: str) -> Link
         return None
     master = ends.host.get_link(bridge)
     is_port = master is not None and peer.master == master.index
-    is_orphan = peer.master == 0 and looks_like_reference_name(peer.name)
+    is_orphan = peer.master == 0 and peer.is_up and looks_like_reference_name(peer.name)
     return pod_link if is_port or is_orphan else None
 
 

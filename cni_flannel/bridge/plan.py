@@ -10,8 +10,9 @@ from __future__ import annotations
 from cni import errors
 from cni.cidr import Address
 from cni.errors import CNIError
-from cni_flannel.bridge.steps_pod import AddVeth, ConfigurePod, Finish, PodSysctls
+from cni_flannel.bridge.steps_pod import ConfigurePod, Finish, PodSysctls
 from cni_flannel.bridge.steps_port import AwaitPort, PortVlans, RequireFreeMAC
+from cni_flannel.bridge.steps_veth import AddVeth
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,19 +51,24 @@ def pair(
     )
 
 
-def attach(conf: BridgeConf, veth: AddVeth, layer3: Layer3) -> list[Step]:
-    """Steps that make one attachment, of which ``veth`` is the first."""
-    name, bridge, ifname = veth.name, veth.bridge, veth.attachment.ifname
-    steps: list[Step] = [veth]
+def link(conf: BridgeConf, veth: AddVeth) -> list[Step]:
+    """Steps that make an attachment's link, of which ``veth`` is the first."""
     if conf.uses_vlans:
-        steps.append(port_vlans(conf, name))
-    elif conf.mac:  # in another VLAN the same MAC is another host's
-        steps.append(RequireFreeMAC(name, bridge, conf.mac))
+        return [veth, port_vlans(conf, veth.name)]
+    if conf.mac:  # in another VLAN the same MAC is another host's
+        return [veth, RequireFreeMAC(veth.name, veth.bridge, conf.mac)]
+    return [veth]
+
+
+def complete(conf: BridgeConf, veth: AddVeth, layer3: Layer3, mac: str = "") -> list[Step]:
+    """Steps that make a link an attachment; ``mac`` is what the pod's end gets instead of its."""
+    name, bridge, ifname = veth.name, veth.bridge, veth.attachment.ifname
+    steps: list[Step] = []
     if not conf.disable_container_interface:
         if layer3.addresses:
             steps.append(PodSysctls(_pod_sysctls(conf, ifname, layer3.families)))
         routes = layer3.container_routes
-        steps.append(ConfigurePod(ifname, layer3.addresses, routes, dad=conf.enabledad))
+        steps.append(ConfigurePod(ifname, layer3.addresses, routes, dad=conf.enabledad, mac=mac))
         if conf.enabledad and 6 in layer3.families:
             from cni_flannel.bridge.steps_dad import DetectDuplicates  # rarely asked for
 

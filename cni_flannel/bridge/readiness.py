@@ -8,7 +8,7 @@ from __future__ import annotations
 from cni import cidr, errors, wire
 from cni.errors import CNIError
 from cni_flannel.bridge import conf as bridge_conf
-from cni_flannel.bridge import layer3, node, plan_node, steps_pod
+from cni_flannel.bridge import layer3, node, plan_node, steps_veth
 from cni_flannel.bridge.ends import Ends
 
 TYPE_CHECKING = False
@@ -39,8 +39,8 @@ def require(args: Args, conf: BridgeConf, ipam: Plugin | None) -> None:
 
 def _require_room(host: Handle, seen: node.Node) -> None:
     ports = [] if seen.bridge is None else host.links(master=seen.bridge.index)
-    if seen.bridge is not None and len(ports) >= steps_pod.MAX_PORTS:
-        raise steps_pod.no_room(seen.bridge.name)
+    if seen.bridge is not None and len(ports) >= steps_veth.MAX_PORTS:
+        raise steps_veth.no_room(seen.bridge.name)
 
 
 def unavailable(error: CNIError) -> CNIError:

@@ -1,8 +1,8 @@
 """Taking attachments away: DEL of one, GC of all that the runtime does not list.
 
-Rules of this file: every part is tried, whatever the others did, but no address is given back
-while the link that has it is there; what is gone already is success; nothing is touched that is
-not proven the attachment's; errors are collected and told together, so that the runtime's retry
+Rules of this file: every part is tried, whatever the others did, but no address of ours is given
+back while the link that has it is there; what is gone already is success; nothing is touched that
+is not proven the attachment's; errors are collected and told together, so that the runtime's retry
 meets exactly what is left.
 Imports: the parts of this package, ``netlink``, ``kernel``, ``ipam``.
 """
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+_ROUNDS = 3  # of a DEL that meets one ADD after the other
 _RETRY = "the runtime repeats the call"
 
 
@@ -75,20 +76,35 @@ def remove(args: Args, conf: RemovalConf, ipam: Plugin | None) -> None:
 
     Rules are looked for where the conf asks for some, and it may have been changed since the ADD:
     where the link says that it may have some, and where there is no link that could say it.
+
+    An IPAM plugin that is executed comes before the link, which it may need, as with Go's bridge.
+    host-local's lease goes last, and then the link is looked for once more: an ADD that was at work
+    has made one meanwhile, or finds its lease gone (``steps_claim``).
     """
     attachment = Attachment(conf.name, args.container_id, args.ifname)
     attempts = Attempts(f"detach {attachment.alias()}")
     with Ends.surviving(args) as ends:
         addresses = _addresses_of_result(args)
         args.require_caller()
-        alias = attempts.run(_remove_link, args, conf, ends, attachment, addresses)
-        # Who gave up has called again, and the lease and rules may be a later attachment's.
-        args.require_caller()
-        if ipam is not None and attempts.clean:
+        if ipam is not None and conf.ipam_type != HOST_LOCAL:
             attempts.run(ipam.cmd_del, args)
-        if conf.wants_rules or alias != attachment.alias():
-            attempts.run(remove_rules, args, ends, attachment, addresses)
+            ipam = None
+        for _ in range(_ROUNDS):
+            alias = attempts.run(_remove_link, args, conf, ends, attachment, addresses)
+            # Who gave up has called again, and the lease and rules may be a later attachment's.
+            args.require_caller()
+            if conf.wants_rules or alias != attachment.alias():
+                attempts.run(remove_rules, args, ends, attachment, addresses)
+            if ipam is None or alias is None:
+                break
+            attempts.run(ipam.cmd_del, args)
+            if not attempts.run(_has_link, ends, attachment):
+                break
     attempts.finish()
+
+
+def _has_link(ends: Ends, attachment: Attachment) -> bool:
+    return links.find(ends.host, attachment)[0] is not None
 
 
 def _remove_link(

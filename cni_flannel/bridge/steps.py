@@ -14,7 +14,7 @@ from cni.errors import CNIError, Interrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cni_flannel.bridge.ends import Ends
 
@@ -50,30 +50,40 @@ class Step:
         """Take the change back; nothing to do is fine."""
 
 
-def run(steps: Sequence[Step], ends: Ends, tell: Callable[[str], None] | None = None) -> None:
+def run(
+    steps: Iterable[Step],
+    ends: Ends,
+    tell: Callable[[str], None] | None = None,
+    begun: list[Step] | None = None,
+) -> None:
     """Apply every step in order; on any exception undo the begun ones, newest first.
 
     ``tell`` gets every command before it is carried out.  A refusal of the kernel becomes
-    CNIError 101; an error of an undo is added to its details and hides nothing.
+    CNIError 101; an error of an undo is added to its details and hides nothing.  ``begun`` gets
+    what has been done and not been undone.
     """
-    begun: list[Step] = []
+    begun = [] if begun is None else begun
     try:
         for step in steps:
             begun.append(step)
             if tell is not None:
                 for command in step.describe():
                     tell(command)
-            step.apply(ends)
+            _apply(step, ends)
+    except BaseException as error:
+        problems = undo(begun, ends)
+        begun.clear()
+        if isinstance(error, CNIError):
+            error.details = "\n".join([error.details, *problems])
+        raise
+
+
+def _apply(step: Step, ends: Ends) -> None:
+    try:
+        step.apply(ends)
     except OSError as error:
-        msg = f"{_refused(begun[-1], error)}: {error}"
-        details = "\n".join([begun[-1].remedy, *undo(begun, ends)])
-        raise CNIError(errors.KERNEL_REFUSED, msg, details) from error
-    except CNIError as error:
-        error.details = "\n".join([error.details, *undo(begun, ends)])
-        raise
-    except BaseException:
-        undo(begun, ends)
-        raise
+        msg = f"{_refused(step, error)}: {error}"
+        raise CNIError(errors.KERNEL_REFUSED, msg, step.remedy) from error
 
 
 def _refused(step: Step, error: OSError) -> str:

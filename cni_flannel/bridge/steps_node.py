@@ -1,11 +1,12 @@
 """Steps on the node: the bridge, its address, forwarding.  Shared by all pods, never undone.
 
-Imports: errno, ``netlink``, the protocol package.
+Imports: errno, os, ``netlink``, the protocol package.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 
 from cni.attachment import BRIDGE_ALIAS
 from cni.errors import KERNEL_REFUSED, CNIError
@@ -186,7 +187,7 @@ class AddGatewayVeth(Step):
         messages = (
             rtnl.new_veth(
                 self.port,
-                mac=port_mac(),
+                mac=port_mac(os.urandom(6)),
                 mtu=self.mtu or None,
                 master=ends.host_index(self.bridge),
                 peer_name=self.holder,

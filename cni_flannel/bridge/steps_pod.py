@@ -1,4 +1,4 @@
-"""Steps on one attachment: the veth pair, the pod's interface.  Each can be undone.
+"""Steps on one attachment: the pod's interface, and the end.  Each can be undone.
 
 Imports: errno, ``netlink``, the protocol package.
 """
@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import errno
 
-from cni import errors
-from cni.attachment import BRIDGE_ALIAS
-from cni.errors import CNIError
 from cni_flannel.bridge.layer3 import USUAL_PRIORITY
 from cni_flannel.bridge.steps import Step
 from netlink import rtnl, sysctl
@@ -19,7 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cni.attachment import Attachment
     from cni.cidr import Address, Prefix
     from cni_flannel.bridge.ends import Ends
     from cni_flannel.bridge.layer3 import Route
@@ -28,101 +24,6 @@ if TYPE_CHECKING:
 
 
 _ROUTES_IN_A_ROW = 16
-MAX_PORTS = 1023  # the kernel numbers them with 10 bits, from 1 on (BR_MAX_PORTS)
-
-
-def no_room(bridge: str) -> CNIError:
-    """The error for one port too many."""
-    return CNIError(
-        errors.KERNEL_REFUSED,
-        f"bridge {bridge} has {MAX_PORTS} ports, and the kernel allows a bridge no more",
-        "delete pods of this node, or let it have fewer (the kubelet's maxPods); a second network "
-        "may have a 'bridge' of its own",
-    )
-
-
-class AddVeth(Step):
-    """Make the veth pair: the host's end a port of the bridge, up; the other inside the pod.
-
-    Both ends have their MAC from the first moment.  The alias in the same send proves the pair
-    ours; it says "adding" until the last step of the ADD.  ``made`` tells ``undo`` whether it was
-    this step that made it: of two ADDs at once the second must not take back the first's.
-    ``bridge`` is in the end as it is with its new port.
-    """
-
-    __slots__ = ("attachment", "bridge", "flags", "host_mac", "made", "mtu", "name", "pod_mac")
-    is_batch = True
-
-    def __init__(
-        self,
-        attachment: Attachment,
-        name: str,
-        *,
-        bridge: Link,
-        host_mac: str,
-        pod_mac: str,
-        mtu: int,
-        flags: tuple[bool, bool],
-    ) -> None:
-        self.attachment = attachment
-        self.name = name
-        self.bridge = bridge
-        self.host_mac = host_mac
-        self.pod_mac = pod_mac
-        self.mtu = mtu
-        self.flags = flags
-        self.made = False
-
-    def describe(self) -> list[str]:
-        mtu = f" mtu {self.mtu}" if self.mtu else ""
-        hairpin, isolated = ("on" if flag else "off" for flag in self.flags)
-        flags = f"ip link set {self.name} type bridge_slave hairpin {hairpin} isolated {isolated}"
-        own = f"{self.name} up address {self.host_mac}{mtu}"
-        peer = f"peer name {self.attachment.ifname} address {self.pod_mac}{mtu} netns POD"
-        return [
-            f"ip link add {own} master {self.bridge.name} type veth {peer}",
-            f"ip link set {self.name} alias '{self.attachment.alias(adding=True)}'",
-            *([flags] if any(self.flags) else []),
-        ]
-
-    def apply(self, ends: Ends) -> None:
-        if ends.host.get_link(self.name) is not None:
-            # The rest of the batch goes by name: it must not mark a link that is there already.
-            raise NetlinkError(errno.EEXIST, f"{self.name} appeared meanwhile")
-        self.made = True
-        try:
-            self._make(ends)
-        except NetlinkError as error:
-            self.made = (error.errno, error.position) != (errno.EEXIST, 0)
-            if error.errno == errno.EXFULL:
-                raise no_room(self.bridge.name) from error
-            raise
-        ends.wish(f"net/ipv6/conf/{self.name}/accept_ra", "0")
-        if self.bridge.alias != BRIDGE_ALIAS:
-            # The host's may have followed its new port, with its MAC and its MTU.
-            self.bridge = ends.host.get_link(self.bridge.index) or self.bridge
-
-    def _make(self, ends: Ends) -> None:
-        hairpin, isolated = self.flags
-        port = rtnl.set_port(self.name, hairpin=hairpin, isolated=isolated)
-        ends.host.execute(
-            rtnl.new_veth(
-                self.name,
-                mac=self.host_mac,
-                mtu=self.mtu or None,
-                master=self.bridge.index,
-                peer_name=self.attachment.ifname,
-                peer_mac=self.pod_mac,
-                peer_netns_fd=ends.netns_fd,
-            ),
-            rtnl.set_link(self.name, alias=self.attachment.alias(adding=True)),
-            *([port] if any(self.flags) else []),
-        )
-
-    def undo(self, ends: Ends) -> None:
-        found = ends.host.get_link(self.name) if self.made else None
-        if found is not None and self.attachment.owns(found.alias):
-            ends.drop(rtnl.del_link(found.index))
 
 
 class PodSysctls(Step):
@@ -150,18 +51,28 @@ class PodSysctls(Step):
 
 
 class ConfigurePod(Step):
-    """Give the pod's interface its addresses, bring it up, add its routes: one batch."""
+    """Give the pod's interface its addresses, bring it up, add its routes: one batch.
 
-    __slots__ = ("addresses", "dad", "ifname", "routes")
+    ``mac`` is the one that it gets, if another than it was made with.
+    """
+
+    __slots__ = ("addresses", "dad", "ifname", "mac", "routes")
     is_batch = True
     remedy = (
         "the kernel takes no such address or route: correct subnet, gateway or routes of 'ipam'"
     )
 
     def __init__(
-        self, ifname: str, addresses: Sequence[Prefix], routes: Sequence[Route], *, dad: bool
+        self,
+        ifname: str,
+        addresses: Sequence[Prefix],
+        routes: Sequence[Route],
+        *,
+        dad: bool,
+        mac: str = "",
     ) -> None:
         self.ifname = ifname
+        self.mac = mac
         self.addresses = list(addresses)
         self.routes = list(routes)
         self.dad = dad
@@ -170,7 +81,7 @@ class ConfigurePod(Step):
         pod = "ip -n POD"
         return [
             *(f"{pod} address add {a} dev {self.ifname}{self._nodad(a)}" for a in self.addresses),
-            f"{pod} link set {self.ifname} up",
+            f"{pod} link set {self.ifname} up{f' address {self.mac}' if self.mac else ''}",
             *(f"{pod} route append {_words(route)} dev {self.ifname}" for route in self.routes),
         ]
 
@@ -181,7 +92,7 @@ class ConfigurePod(Step):
         index = ends.pod_index(self.ifname)
         before: list[Message] = [
             *(rtnl.new_address(index, a, nodad=bool(self._nodad(a))) for a in self.addresses),
-            rtnl.set_link(index, up=True),
+            rtnl.set_link(index, up=True, mac=self.mac or None),
         ]
         try:
             ends.pod.execute(*before, *(_new_route(index, route) for route in self.routes))

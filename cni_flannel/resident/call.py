@@ -12,7 +12,7 @@ import os
 import struct
 import time
 
-from cni import skel
+from cni import callname, skel
 from cni.errors import TRY_AGAIN_LATER, CNIError
 from cni.native import socket
 from cni_flannel import plugin as flannel
@@ -97,13 +97,13 @@ class Service:
         """Serve one connection.  Refused if it gets no answer; OSError if it ends early."""
         _require_root(connection)
         _require_room(connection.fileno())
-        name = call_name()
+        name = callname.new()
         protocol.greet(connection, name)
         with protocol.read_request(connection) as request:
             _require_same_network(request)
             if request.program not in PROGRAMS:
                 raise Refused(f"no program {request.program!r}")
-            request.environ["CNI_FLANNEL_CALL"] = name
+            request.environ[callname.VARIABLE] = name
             with self._attachments.call(request.environ, connection.fileno()):
                 answer = self._run(request, connection)
         protocol.reply(connection, *answer)
@@ -115,15 +115,6 @@ class Service:
         if self._log is not None:
             self._log(_line(request, answer[0], time.monotonic() - start))
         return answer
-
-
-def call_name() -> str:
-    """A name for a call, which what it makes can be known by: random hex digits, then the time.
-
-    The launcher hands it to the frozen executable, should no answer come: see
-    ``bridge.ends.mac_of_call`` and ``ipam.allocation``.
-    """
-    return f"{os.urandom(6).hex()}-{time.time_ns()}"
 
 
 def run(request: Request, lent: Lent) -> tuple[int, bytes, bytes]:

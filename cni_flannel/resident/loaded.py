@@ -17,7 +17,7 @@ import cni.probe
 import cni_flannel.bridge.addition
 import cni_flannel.bridge.readiness
 import cni_flannel.bridge.removal
-import cni_flannel.bridge.steps_call
+import cni_flannel.bridge.steps_claim
 import cni_flannel.bridge.steps_dad
 import cni_flannel.bridge.steps_route
 import cni_flannel.bridge.verify

@@ -1,7 +1,7 @@
 """ADDs whose launcher is gone: a DEL of the same attachment waits until they have ended.
 
 A plugin that is killed does nothing more.  A launcher that is killed leaves its call behind, here;
-it takes back what it did when it notices (``bridge.steps_call``).  Until then it may lease an
+it takes back what it did when it notices (``bridge.steps_claim``).  Until then it may lease an
 address that the runtime's DEL has not seen, and if this process were killed too, the lease would
 stay.  Where the launcher still waits, its ADD is no orphan: a DEL must get through while an ADD
 hangs (docs/decisions/0013, 0024).

@@ -281,13 +281,25 @@ def test_failed_add_is_followed_by_that_plugins_del(node: Node, kind: str) -> No
     assert remains(node) == {}
 
 
-def test_lease_of_a_foreign_ipam_is_given_back_when_the_bridge_refuses(node: Node) -> None:
+def test_a_foreign_ipam_is_not_asked_where_the_bridge_refuses(node: Node) -> None:
     forge_plugin(node, "record", RECORDS)
     node.run(["ip", "link", "add", "taken", "type", "veth", "peer", "name", "other"])
     conf = conf_with(delegate={"bridge": "taken"}, ipam={"type": "record"})
     assert add(node, conf=conf).error["code"] == 104
-    assert told(node, "DEL")[1]["CNI_CONTAINERID"] == "cid-a"
+    assert not node.path("/run/env.ADD").exists()
     assert states(node) == {}
+
+
+def test_lease_of_a_foreign_ipam_is_given_back_when_the_bridge_is_in_use(node: Node) -> None:
+    """It has another gateway's address, and a pod that uses it."""
+    must_add(node, "b", conf=conf_with(ipam={"type": "host-local"}))
+    node.run(["ip", "address", "flush", "dev", "cni0"])
+    node.run(["ip", "address", "add", "10.99.0.1/24", "dev", "cni0"])
+    forge_plugin(node, "record", RECORDS)
+    assert add(node, conf=conf_with(ipam={"type": "record"})).error["code"] == 104
+    assert told(node, "DEL")[1]["CNI_CONTAINERID"] == "cid-a"
+    assert list(states(node)) == ["cid-b"]
+    assert set(node.links("a")) == {"lo"}
 
 
 BAD_PLUGINS = {

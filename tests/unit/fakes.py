@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
+from cni import callname
 from cni.cidr import parse_prefix
 from cni.types import Args
 from cni_flannel.bridge.ends import Ends
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from netlink.nlmsg import Message
 
 POD_FD = 1000  # a number that no open file has
+CALL = "a1b2c3d4e5f6-1234567890123456789"
 NSID = 5  # by which the fake host knows the fake pod's namespace
 
 
@@ -27,7 +29,7 @@ def args(conf: dict[str, Any], notes: list[str] | None = None, **fields: Any) ->
         "container_id": "c1",
         "netns": "/run/netns/pod",
         "ifname": "eth0",
-        "environ": {},
+        "environ": {callname.VARIABLE: CALL},
         "note": said.append,
     }
     return Args(**{**given, **fields, "conf": conf})
@@ -94,6 +96,7 @@ class FakeHandle:
         self.done += [
             message for message, number in zip(messages, refused, strict=True) if not number
         ]
+        self.known = [one for one in self.known if rtnl.del_link(one.index) not in self.done]
         errors = []
         for position, number in enumerate(refused):
             if number:

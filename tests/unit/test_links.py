@@ -121,6 +121,7 @@ REFERENCE: list[tuple[str, FakeEnds, bool]] = [
     ("another pod's link, by a namespace path used again", go(alias=OTHER.alias()), False),
     ("somebody's link", go(alias="hands off"), False),
     ("ours under a further name", go(alias=ME.alias()), True),
+    ("what an ADD has just made", go(master=0, flags=0), False),
     ("no link in the pod", FakeEnds(FakeHandle(CNI0), FakeHandle()), False),
     ("no pod", FakeEnds(FakeHandle(CNI0)), False),
     ("no veth", pod_dummy(), False),

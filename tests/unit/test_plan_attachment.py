@@ -27,14 +27,14 @@ def attach(ipam_result: dict[str, Any] | None, **conf: Any) -> list[str]:
     bridge = link("cni0", 7, "bridge", vlan_filtering=True)
     layer3 = l3.complete(parsed, ipam_result)
     veth = plan.pair(parsed, IDENTITY, bridge, "vethx", (HOST_MAC, POD_MAC))
-    return lines(plan.attach(parsed, veth, layer3))
+    return lines([*plan.link(parsed, veth), *plan.complete(parsed, veth, layer3)])
 
 
 def veth(mtu: int = 1500) -> list[str]:
     peer = f"peer name eth0 address {POD_MAC} mtu {mtu} netns POD"
     return [
-        f"ip link add vethx up address {HOST_MAC} mtu {mtu} master cni0 type veth {peer}",
-        "ip link set vethx alias 'flannel:net:c1:eth0 (adding)'",
+        f"ip link add vethx address {HOST_MAC} mtu {mtu} type veth {peer}",
+        "ip link set vethx alias 'flannel:net:c1:eth0 (adding)' master cni0 up",
     ]
 
 

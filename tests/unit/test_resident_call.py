@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni import invoke, process
-from cni.errors import CNIError
+from cni import callname, invoke, process
 from cni_flannel.bridge import ends, links
+from cni_flannel.bridge.steps import Step
 from cni_flannel.bridge.steps import run as run_steps
-from cni_flannel.bridge.steps_call import CallerWaits
-from cni_flannel.resident import call as resident_call
+from cni_flannel.bridge.steps_claim import Confirm
 from cni_flannel.resident import protocol
 from cni_flannel.resident.call import Lent
 from cni_flannel.resident.turn import Turn
 from ipam import plugin as host_local
 from ipam import subnet_env
 from netlink import rtnl
-from tests.unit.fakes import FakeEnds, FakeHandle, pair
+from tests.unit.fakes import FakeEnds, FakeHandle, args, pair
 from tests.unit.ipam_node import Node, refused
 from tests.unit.test_cni_invoke import Delegates
 from tests.unit.test_links import ME, NAME
@@ -76,9 +75,6 @@ def caller() -> Iterator[Caller]:
     [
         ("b1c2d3e4f506-1764000000123456789", MAC),
         ("b1c2d3e4f506", MAC),
-        ("", ""),
-        ("b1c2d3e4f5", ""),
-        ("b1c2d3e4f50x-1", ""),
         ("ff" * 6, "fe:ff:ff:ff:ff:ff"),
         ("00" * 6, "fe:00:00:00:00:00"),
     ],
@@ -87,12 +83,36 @@ def test_the_mac_follows_from_the_name_of_the_call(text: str, mac: str) -> None:
     assert ends.mac_of_call({"CNI_FLANNEL_CALL": text}) == mac
 
 
-def test_without_a_name_there_is_no_mac() -> None:
-    assert ends.mac_of_call({}) == ""
+@pytest.mark.parametrize(
+    "text", ["", "x", "b1c2d3e4f506-", "b1c2d3e4f506-12", "x-1234567890123456789"]
+)
+def test_a_call_without_a_name_gets_one(text: str) -> None:
+    environ = {callname.VARIABLE: text}
+    callname.ensure(environ)
+    assert environ[callname.VARIABLE] != text
+    assert len(callname.octets(environ)) == 6
+    assert 0 <= callname.time_ns(environ) - NOW_NS < 10**12
+
+
+def test_a_call_that_has_a_name_keeps_it() -> None:
+    environ = {callname.VARIABLE: CALL}
+    callname.ensure(environ)
+    assert environ == {callname.VARIABLE: CALL}
+
+
+@pytest.mark.parametrize("unit", [1, 100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9])
+def test_a_files_time_is_as_precise_as_its_file_system(unit: int) -> None:
+    environ = {callname.VARIABLE: f"b1c2d3e4f506-{10**18 + 123_456_789}"}
+    came = callname.time_ns(environ)
+    kept = came - came % unit
+    assert callname.is_time(environ, kept)
+    assert not callname.is_time(environ, kept + 1)
+    assert not callname.is_time(environ, kept - 1)
+    assert not callname.is_time({}, 0)
 
 
 def test_names_of_calls_differ_and_have_their_time() -> None:
-    names = {resident_call.call_name() for _ in range(100)}
+    names = {callname.new() for _ in range(100)}
     assert len(names) == 100
     assert {len(name) for name in names} == {12 + 1 + 19}
     assert len({ends.mac_of_call({"CNI_FLANNEL_CALL": name}) for name in names}) > 90
@@ -120,7 +140,7 @@ def test_a_lease_makes_room_for_the_call_that_made_it(tmp_path: Path) -> None:
     host_local.cmd_add(lost, str(node.results))
     lease = node.leases / "10.5.0.2"
     assert lease.stat().st_mtime_ns == NOW_NS
-    for other in ("", f"b1c2d3e4f506-{NOW_NS - 5000}", "b1c2d3e4f506-x", CALL[:-1]):
+    for other in ("", f"b1c2d3e4f506-{NOW_NS - 1}", "b1c2d3e4f506-x", CALL[:-1]):
         environ = {"CNI_FLANNEL_CALL": other}
         refused(103, host_local.cmd_add, given.replaced(environ=environ), str(node.results))
     assert lease.exists()
@@ -170,7 +190,7 @@ def test_the_last_step_takes_the_others_back(caller: Caller) -> None:
     both = FakeEnds(FakeHandle())
     undone: list[str] = []
 
-    class Made(CallerWaits):
+    class Made(Step):
         def apply(self, ends: Any) -> None:
             del ends
             caller.hang_up()
@@ -179,8 +199,8 @@ def test_the_last_step_takes_the_others_back(caller: Caller) -> None:
             del ends
             undone.append("made")
 
-    with pytest.raises(CNIError):
-        run_steps([Made(caller.lent), CallerWaits(caller.lent)], both)
+    given = args({"name": "net"}, wanted=(caller.lent.confirm_caller,))
+    refused(11, run_steps, [Made(), Confirm(given, ME, [])], both)
     assert undone == ["made"]
 
 

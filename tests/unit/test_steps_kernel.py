@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,8 +14,9 @@ from cni.errors import CNIError
 from cni_flannel.bridge import steps
 from cni_flannel.bridge.steps import VLAN_FILTERING
 from cni_flannel.bridge.steps_node import AddGatewayVeth, MoveAddress, RepairBridge, Switch
-from cni_flannel.bridge.steps_pod import AddVeth, Finish, PodSysctls
+from cni_flannel.bridge.steps_pod import Finish, PodSysctls
 from cni_flannel.bridge.steps_port import PortVlans
+from cni_flannel.bridge.steps_veth import AddVeth
 from netlink import rtnl, sysctl
 from netlink.link import RTM_DELLINK, RTM_NEWLINK
 from netlink.nlmsg import NetlinkError
@@ -68,23 +69,30 @@ def test_the_pair_and_the_proof_that_it_is_ours_are_one_send(
         "vethx",
         mac="02:00:00:00:00:0a",
         mtu=1450,
-        master=7,
+        up=False,
         peer_name="eth0",
         peer_mac="02:00:00:00:00:0b",
         peer_netns_fd=POD_FD,
     )
-    assert alias == rtnl.set_link("vethx", alias="flannel:net:c1:eth0 (adding)")
+    text = "flannel:net:c1:eth0 (adding)"
+    assert alias == rtnl.set_link("vethx", alias=text, master=7, up=True)
     assert written == [("net/ipv6/conf/vethx/accept_ra", "0")]
 
 
 def test_the_pair_is_taken_back_however_far_it_got() -> None:
-    for alias in (IDENTITY.alias(adding=True), IDENTITY.alias()):
+    for alias in ("", IDENTITY.alias(adding=True), IDENTITY.alias(rules=True)):
         ends = FakeEnds(FakeHandle(), FakeHandle())
         step = add_veth()
         step.apply(ends)
-        ends.host.known.append(link("vethx", 9, alias=alias))
+        ends.host.known.append(made(alias))
         step.undo(ends)
         assert ends.host.done[-1] == rtnl.del_link(9)
+        assert not step.is_lost
+
+
+def made(alias: str = "flannel:net:c1:eth0 (adding)", mac: str = "02:00:00:00:00:0a") -> Any:
+    """The host veth of `add_veth`, or one of another call."""
+    return link("vethx", 9, alias=alias, mac=mac)
 
 
 def test_undo_without_apply_and_undo_of_what_is_gone_do_nothing() -> None:
@@ -93,14 +101,27 @@ def test_undo_without_apply_and_undo_of_what_is_gone_do_nothing() -> None:
     step.undo(ends)
     step.apply(ends)
     step.undo(ends)
+    assert step.is_lost
+    assert RTM_DELLINK not in kinds(ends.host)
+
+
+def test_undo_leaves_the_link_that_a_later_add_has_made() -> None:
+    """The own one is gone: a DEL came, and then another ADD of the same attachment."""
+    ends = FakeEnds(FakeHandle(), FakeHandle())
+    step = add_veth()
+    step.apply(ends)
+    ends.host.known.append(made(mac="02:00:00:00:00:0c"))
+    step.undo(ends)
+    assert step.is_lost
     assert RTM_DELLINK not in kinds(ends.host)
 
 
 @pytest.mark.parametrize("alias", ["", "flannel:net:c2:eth0", IDENTITY.alias()])
 def test_a_link_that_is_there_already_is_neither_marked_nor_deleted(alias: str) -> None:
     ends = FakeEnds(FakeHandle(link("vethx", 9, alias=alias)), FakeHandle())
-    with pytest.raises(CNIError, match="file exists: vethx appeared meanwhile"):
+    with pytest.raises(CNIError, match="another ADD") as caught:
         steps.run([add_veth()], ends)
+    assert caught.value.code == errors.TRY_AGAIN_LATER
     assert ends.host.done == []
 
 
@@ -110,11 +131,11 @@ def test_a_link_that_appears_in_the_last_moment_is_not_deleted() -> None:
     def refuse(message: Message) -> int:
         if message.type != RTM_NEWLINK:
             return 0
-        host.known.append(link("vethx", 9, alias=IDENTITY.alias(adding=True)))
+        host.known.append(made())
         return errno.EEXIST
 
     host.refusal = refuse
-    with pytest.raises(CNIError, match="file exists"):
+    with pytest.raises(CNIError, match="another ADD"):
         steps.run([add_veth()], FakeEnds(host, FakeHandle()))
     assert RTM_DELLINK not in kinds(host)
 
@@ -128,7 +149,7 @@ def test_a_pair_of_which_only_the_flags_were_refused_is_deleted() -> None:
     def refuse(message: Message) -> int:
         if message != port:
             return 0
-        host.known.append(link("vethx", 9, alias=IDENTITY.alias(adding=True)))
+        host.known.append(made())
         return errno.EOPNOTSUPP
 
     host.refusal = refuse
