@@ -71,6 +71,24 @@ def held(args: Args) -> list[Address]:
         return []
 
 
+def doomed(args: Args, results_dir: str = RESULTS_DIR) -> list[Address]:
+    """The addresses that a GC is about to free; none if that cannot be read."""
+    from cni.cidr import parse_address
+    from ipam import sweep, verify
+
+    conf = for_removal(args.conf)
+    valid = verify.valid_attachments(args.conf)
+    try:
+        store = Store.look(conf.data_dir, conf.name)
+        if store is None:
+            return []
+        with store:
+            found = sweep.doomed(store, valid, (conf.name, results_dir), lambda _: None, [])
+            return [parse_address(lease.name) for lease, _ in found]
+    except OSError:
+        return []
+
+
 def cmd_check(args: Args) -> None:
     """Compare the attachment's leases with prevResult; every difference at once."""
     from ipam import verify

@@ -65,6 +65,19 @@ def collect(
     `network` is its name, and where libcni keeps results.
     """
     errors: list[CNIError] = []
+    for lease, reason in doomed(store, valid, network, note, errors):
+        errors += free(store, lease, reason, note)
+    return errors
+
+
+def doomed(
+    store: Store,
+    valid: set[Owner] | None,
+    network: tuple[str, str],
+    note: Callable[[str], None],
+    errors: list[CNIError],
+) -> Iterator[tuple[Lease, str]]:
+    """Give what `collect` frees, each with the reason; `errors` gets what cannot be read."""
     witness = None if valid is not None else witness_of(store, *network)
     containers = {container_id for container_id, _ in valid or ()}
     for lease in _readable(store, errors):
@@ -78,8 +91,7 @@ def collect(
         else:
             reason = "" if _is_valid(lease, valid or set(), containers) else _INVALID
         if reason:
-            errors += free(store, lease, reason, note)
-    return errors
+            yield lease, reason
 
 
 def _readable(store: Store, errors: list[CNIError]) -> Iterator[Lease]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeVar
 
+    from cni.cidr import Address
     from cni.types import Args, Plugin
     from cni_flannel.bridge.conf import RemovalConf
     from netlink.link import Link
@@ -127,8 +128,7 @@ def _remove_link(
             addresses += [prefix for prefix in there if prefix not in addresses]
     if not addresses and conf.ipam_type == HOST_LOCAL:
         addresses += [Prefix(address, address.bits) for address in host_local.held(args)]
-    removals = _forget_neighbours(ends, host_link, conf.bridge, addresses)
-    removals += [links.no_route(prefix.address) for prefix in addresses]
+    removals = _forget(ends, host_link, conf.bridge, [prefix.address for prefix in addresses])
     index = 0 if pod_link is None else pod_link.link
     if host_link is not None:
         index = host_link.index
@@ -149,15 +149,17 @@ def _pod_link(
     return link if link is not None and rtnl.paired(host_link, link) else None
 
 
-def _forget_neighbours(
-    ends: Ends, port: Link | None, bridge: str, addresses: list[Prefix]
-) -> list[Message]:
-    """On the port's bridge, whatever the conf calls it now; on that one if there is no port."""
+def _forget(ends: Ends, port: Link | None, bridge: str, addresses: list[Address]) -> list[Message]:
+    """Routes to pods' addresses, and neighbours on the bridge.
+
+    That is the port's, whatever the conf calls it now; the one of that name if there is no port.
+    """
     index = 0 if port is None else port.master
     if addresses and not index:
         master = ends.host.get_link(bridge)
         index = 0 if master is None else master.index
-    return [rtnl.del_neighbour(index, prefix.address) for prefix in addresses if index]
+    neighbours = [rtnl.del_neighbour(index, address) for address in addresses if index]
+    return [*neighbours, *map(links.no_route, addresses)]
 
 
 def _addresses_of_result(args: Args) -> list[Prefix]:
@@ -209,8 +211,18 @@ def collect(args: Args, conf: RemovalConf, ipam: Plugin | None) -> None:
             attempts.run(_collect_links, args, ends, conf.name, valid)
         attempts.run(_collect_masquerade, args, conf.name, valid)
     if ipam is not None:
+        if conf.ipam_type == HOST_LOCAL:
+            attempts.run(_forget_doomed, args, conf)
         attempts.run(ipam.cmd_gc, args)
     attempts.finish()
+
+
+def _forget_doomed(args: Args, conf: RemovalConf) -> None:
+    """Before their leases go: then the next pod may have the address."""
+    addresses = host_local.doomed(args)
+    if addresses:
+        with Ends() as ends:
+            ends.drop(*_forget(ends, None, conf.bridge, addresses))
 
 
 def _collect_links(args: Args, ends: Ends, network: str, valid: set[tuple[str, str]]) -> None:

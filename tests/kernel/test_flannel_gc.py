@@ -108,6 +108,34 @@ def test_absent_list_frees_the_lease_of_a_pod_that_is_provably_gone(
     assert "10.244.1.2" in done.stderr
 
 
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_what_the_host_knows_of_a_collected_pod_goes(node: Node, *, is_listed: bool) -> None:
+    """A gateway outside of the subnet: the host has a route to each pod."""
+    ranges = [[{"subnet": "10.77.0.0/24", "gateway": "169.254.1.1"}]]
+    ipam = {"type": "host-local", "ranges": ranges}
+    conf = {**CONF, "type": "bridge", "isDefaultGateway": True, "ipam": ipam}
+    for pod in ("a", "b"):
+        must_add(node, pod, conf=conf, plugin="bridge")
+        assert ping(node, pod, "169.254.1.1")
+    node.del_pod("a")
+    assert until(lambda: veths(node) == {"cid-b"})
+    assert len(pod_routes(node)) == 2
+    given = listing("b", conf=conf) if is_listed else conf
+    assert call(node, "GC", conf=given, plugin="bridge").status == 0
+    (left,) = leases(node)
+    assert pod_routes(node) == [left]
+    assert {entry["dst"] for entry in node.neighbours() if entry["dst"] in PAIR} <= {left}
+    assert ping(node, "b", "169.254.1.1")
+
+
+PAIR = ("10.77.0.1", "10.77.0.2", "10.77.0.3")
+
+
+def pod_routes(node: Node) -> list[str]:
+    """The pods that the host has a route to."""
+    return [route["dst"] for route in node.routes() if route["dst"].startswith("10.77.0.")]
+
+
 def test_interfaces_count_one_by_one(node: Node) -> None:
     node.write_subnet_env()
     other = conf_with(delegate={})
