@@ -42,6 +42,8 @@ pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(300)]
 
 TRACE = "/run/trace"
 HURRIED = conf_with(ipam={"lockTimeout": 0.3})
+SUBNET = {"type": "host-local", "ranges": [[{"subnet": "10.244.1.0/24"}]], "lockTimeout": 0.3}
+ALONE = {**CONF, "type": "bridge", "isDefaultGateway": True, "ipam": SUBNET}
 SENDS = range(1, 17)
 """Netlink sends of an ADD, from the first look at the attachment's link to beyond the last."""
 
@@ -51,15 +53,15 @@ STOPS = [("linkat", 1), ("symlink", 1), *(("sendmsg", number) for number in SEND
 class Stopped:
     """An ADD of the container `cid-a` that stands still before its n-th call of a kind."""
 
-    def __init__(self, node: Node, name: str, number: int, netns: str = "/run/netns/a") -> None:
+    def __init__(self, node: Node, name: str, number: int, conf: Any = HURRIED) -> None:
         self._node = node
         inject = f"inject={name}:signal=STOP:when={number}"
         trace = ["strace", "-qq", "-o", TRACE, "-e", f"trace={name}", "-e", inject]
-        environ = node.environment("ADD", "cid-a", "eth0", netns)
+        environ = node.environment("ADD", "cid-a", "eth0", "/run/netns/a")
         stdin = os.memfd_create("stdin")
-        os.write(stdin, json.dumps(HURRIED).encode())
+        os.write(stdin, json.dumps(conf).encode())
         os.lseek(stdin, 0, os.SEEK_SET)
-        argv = [*trace, node.program("flannel")]
+        argv = [*trace, node.program(conf["type"])]
         pipes: dict[str, Any] = {"stdin": stdin, "stdout": -1, "stderr": -1}
         self.process: subprocess.Popen[bytes] = node.popen(argv, env=environ, **pipes)
         os.close(stdin)
@@ -87,7 +89,7 @@ class Stopped:
         return self.process.returncode, out.decode()
 
 
-def whole(node: Node, pod: str = "a") -> None:
+def whole(node: Node, pod: str = "a", plugin: str = "flannel") -> None:
     """The container has a link, an address and a lease that agree, in this pod."""
     (address,) = leases(node)
     assert node.addresses(pod)["eth0"] == [f"{address}/24"]
@@ -96,7 +98,7 @@ def whole(node: Node, pod: str = "a") -> None:
     assert [veth["ifalias"].removesuffix(" (rules)") for veth in veths] == [
         "flannel:cbr0:cid-a:eth0"
     ]
-    assert list(states(node)) == ["cid-a"]
+    assert list(states(node)) == (["cid-a"] if plugin == "flannel" else [])
     assert ping(node, pod, "10.244.1.1")
 
 
@@ -115,19 +117,20 @@ def is_overtaken(status: int, out: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("conf", [HURRIED, ALONE], ids=lambda conf: conf["type"])
 @pytest.mark.parametrize(("name", "number"), STOPS)
-def test_a_del_overtakes_an_add(node: Node, name: str, number: int) -> None:
+def test_a_del_overtakes_an_add(node: Node, name: str, number: int, conf: Any) -> None:
     """What DEL did not see is made after it; what it took away is not vouched for."""
     node.write_subnet_env(ipmasq="false")
     node.add_pod("a")
-    running = Stopped(node, name, number)
+    running = Stopped(node, name, number, conf)
     had_lease = bool(leases(node))
-    done = call(node, "DEL", conf=HURRIED)
+    done = call(node, "DEL", conf=conf, plugin=conf["type"])
     if done.status != 0:
         assert "stopped) holds" in done.error["msg"], "the leases' lock"
         assert running.go_on()[0] == 0
-        whole(node)
-        delete(node)
+        whole(node, plugin=conf["type"])
+        delete(node, conf=conf, plugin=conf["type"])
         return
     assert leases(node) == {}
     status, out = running.go_on()
@@ -137,8 +140,26 @@ def test_a_del_overtakes_an_add(node: Node, name: str, number: int) -> None:
         assert not [rule for rule in rules(node) if "cid-a" in rule]
     elif leases(node):
         assert not had_lease
-        whole(node)
-    delete(node)
+        whole(node, plugin=conf["type"])
+    else:
+        assert set(node.links("a")) == {"lo"}, "ADD had come to its end before the DEL"
+    delete(node, conf=conf, plugin=conf["type"])
+    nothing_left(node)
+
+
+@pytest.mark.parametrize("number", [5, 8, 11])
+@pytest.mark.parametrize("conf", [HURRIED, ALONE], ids=lambda conf: conf["type"])
+def test_an_overtaken_add_leaves_a_later_one_alone(node: Node, number: int, conf: Any) -> None:
+    """Lease, link and state have the same names: it takes back what it has made itself."""
+    node.write_subnet_env(ipmasq="false")
+    node.add_pod("a")
+    running = Stopped(node, "sendmsg", number, conf)
+    assert leases(node)
+    delete(node, conf=conf, plugin=conf["type"])
+    must_add(node, "b", "cid-a", conf=conf, plugin=conf["type"])
+    assert is_overtaken(*running.go_on())
+    whole(node, "b", conf["type"])
+    delete(node, "b", "cid-a", conf=conf, plugin=conf["type"])
     nothing_left(node)
 
 
