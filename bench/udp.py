@@ -62,6 +62,8 @@ async def forward(number: int) -> None:
             mtu=MTU,
             local=underlay(number),
             port=PORT,
+            network=NETWORK,
+            subnet=pods(number),
             nodes={pods(other): underlay(other)},
         )
     )

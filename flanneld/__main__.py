@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from flanneld import logs, options
+from flanneld import logs, options, privileges
 from flanneld.config import ConfigError
 from flanneld.flags import UsageError, mistyped, usage
 from flanneld.program import build, hold_build, own_version
@@ -41,6 +41,7 @@ _HELP = ("-h", "--h", "-help", "--help")
 def main(argv: Sequence[str]) -> int:
     """Run the daemon or a command, and see that what it printed was taken; the exit status."""
     _open_streams()
+    privileges.mask()
     hold_build()
     try:
         status = _main(argv)
@@ -96,6 +97,7 @@ def _daemon(argv: Sequence[str]) -> int:
         sys.stdout.write(f"{build()}\n")
         return 0
     wanted = options.read(argv, os.environ)
+    privileges.hide("FLANNELD_ETCD_PASSWORD")
     logs.set_up(logging.DEBUG if wanted.v > 0 else logging.INFO)
     for sentence in mistyped(options.FLAGS, os.environ):
         _log.warning("%s", sentence)

@@ -7,7 +7,6 @@ is inside ``Backend`` beside its type is for the backend to read.
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import (
@@ -19,6 +18,9 @@ from ipaddress import (
     NetmaskValueError,
 )
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from flanneld.document import load
+from flanneld.plain import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,11 +112,13 @@ _IPV6 = _Words(
 def parse(text: str) -> NetConf:
     """Read and check a configuration; ConfigError if it is wrong."""
     try:
-        document = json.loads(text)
+        document = load(text)
     except ValueError as error:
-        raise ConfigError(f"the network configuration is not JSON: {error}: {text!r}") from None
+        raise ConfigError(
+            f"the network configuration is not JSON: {error}: {quoted(text)}"
+        ) from None
     if not isinstance(document, dict):
-        raise ConfigError(f"the network configuration is not a JSON object: {text!r}")
+        raise ConfigError(f"the network configuration is not a JSON object: {quoted(text)}")
     with_ipv4 = boolean(document, "EnableIPv4", default=True)
     with_ipv6 = boolean(document, "EnableIPv6", default=False)
     if not (with_ipv4 or with_ipv6):
@@ -148,7 +152,7 @@ def boolean(document: Mapping[str, Any], key: str, *, default: bool) -> bool:
     """Read a boolean; ConfigError for any other type."""
     value = lookup(document, key, default)
     if not isinstance(value, bool):
-        raise ConfigError(f"{key} must be true or false, not {value!r}")
+        raise ConfigError(f"{key} must be true or false, not {quoted(value)}")
     return value
 
 
@@ -156,7 +160,7 @@ def number(document: Mapping[str, Any], key: str, *, default: int, largest: int)
     """Read a whole number from 0 to ``largest``; ConfigError for anything else."""
     value = lookup(document, key, default)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
-        raise ConfigError(f"{key} must be a whole number from 0 to {largest}, not {value!r}")
+        raise ConfigError(f"{key} must be a whole number from 0 to {largest}, not {quoted(value)}")
     return value
 
 
@@ -164,7 +168,7 @@ def string(document: Mapping[str, Any], key: str, *, default: str) -> str:
     """Read a string; ConfigError for any other type."""
     value = lookup(document, key, default)
     if not isinstance(value, str):
-        raise ConfigError(f"{key} must be a string, not {value!r}")
+        raise ConfigError(f"{key} must be a string, not {quoted(value)}")
     return value
 
 
@@ -173,7 +177,7 @@ def _backend_type(backend: Any) -> str:
         return DEFAULT_BACKEND
     if not isinstance(backend, dict):
         raise ConfigError(
-            f"error decoding Backend property of config: {backend!r} is not an object"
+            f"error decoding Backend property of config: {quoted(backend)} is not an object"
         )
     return string(backend, "Type", default="").lower()
 
@@ -202,7 +206,7 @@ def _network(document: Mapping[str, Any], words: _Words[Network]) -> Network:
             return words.make(value, strict=False)
     except (AddressValueError, NetmaskValueError):
         pass
-    shown = "it is missing" if value is _MISSING else f"{value!r} is not a CIDR of its family"
+    shown = "it is missing" if value is _MISSING else f"{quoted(value)} is not a CIDR of its family"
     raise ConfigError(
         f"please define a correct {words.network} parameter in the flannel config: {shown}"
     )
@@ -242,7 +246,7 @@ def _edge(
     try:
         address = make(value) if value else make(0)
     except AddressValueError:
-        raise ConfigError(f"{key} is not an address of its family: {value!r}") from None
+        raise ConfigError(f"{key} is not an address of its family: {quoted(value)}") from None
     if int(address) == 0:
         return words.make((default, length))
     if address not in network:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flanneld import agreement, files, joining, node, state, subnet_env
+from flanneld import agreement, beside, files, joining, node, state, subnet_env
 from flanneld.backend.registry import backend_for
 from flanneld.config import ConfigError, blamed
 from flanneld.dataplane import DataPlane
@@ -28,6 +28,7 @@ from flanneld.telling import Telling
 from flanneld.traffic import TrafficKeeper
 
 if TYPE_CHECKING:
+    import socket
     from io import BufferedWriter
 
     from flanneld.backend.base import Backend, External
@@ -60,6 +61,7 @@ class Daemon:
         self._rules: TrafficKeeper
         self._examiner: Examiner
         self._events: Events
+        self._names: list[socket.socket] = []
         self._telling = Telling(options, self._metrics)
         self._readiness = self._telling.readiness
 
@@ -76,6 +78,7 @@ class Daemon:
         conf = await patiently("the network's configuration", self._manager.config, self._failed)
         with blamed(self._manager.source):
             self._backend = backend_for(conf)
+        self._names = beside.hold(net for net in (conf.network, conf.network6) if net is not None)
         self._node = await joining.join(
             self._options,
             conf,
@@ -83,6 +86,7 @@ class Daemon:
             self._manager,
             reconciler=self._reconciler,
             failed=self._failed,
+            waiting=self._waiting,
         )
         self._readiness.report("lease")
         self._readiness.report("store")
@@ -132,6 +136,7 @@ class Daemon:
                 tasks.create_task(every(TICK_S, tick), name="tick")
                 tasks.create_task(every(_EXAMINE_S, examine), name="way")
                 tasks.create_task(every(_CONF_S, self._compare_conf), name="configuration")
+                tasks.create_task(every(TICK_S, self._look_beside), name="others")
         finally:
             self._events.close()
             await plane.close()
@@ -157,11 +162,11 @@ class Daemon:
         while True:
             try:
                 async with aclosing(self._manager.watch()) as snapshots:
-                    async for leases in snapshots:
-                        self._metrics.leases.set(len(leases))
-                        self._readiness.report("store")
-                        if self._node.lease.key in leases:
-                            plane.follow(leases)
+                    async for seen in snapshots:
+                        self._metrics.leases.set(len(seen.leases))
+                        self._readiness.report("store", (), seen.faults.values())
+                        if self._node.lease.key in seen.leases:
+                            plane.follow(seen.leases)
                         waits = delays()
             except StoreError as error:
                 self._metrics.store_errors.inc()
@@ -172,8 +177,9 @@ class Daemon:
 
     async def _look(self) -> None:
         """See whether the node itself has changed: address, MTU, interface."""
+        peers = self._plane.peers if self._plane is not None else ()
         try:
-            external = node.look(self._options, self._node.conf)
+            external = node.look(self._options, self._node.conf, self._node.known(peers))
         except (ExternalError, OSError) as error:
             self._readiness.report("node", [f"the external interface is away: {error}"])
             external = self._node.external
@@ -182,6 +188,11 @@ class Daemon:
         if external != self._node.external:
             await self._move(external)
         self._settle(self._node)
+
+    async def _look_beside(self) -> None:
+        """See whether another daemon is here that may be of this network."""
+        found = await asyncio.to_thread(beside.warnings)
+        self._readiness.report("daemons", (), found)
 
     async def _move(self, external: External) -> None:
         """Tell the others where this node is now; tried again at the next tick if that fails."""
@@ -198,7 +209,8 @@ class Daemon:
         except ConfigError as error:
             self._readiness.report("node", [f"the node cannot take part as it is now: {error}"])
             return
-        _log.info("external interface changed", extra=node.described(external))
+        if node.described(external) != node.described(self._node.external):
+            _log.info("external interface changed", extra=node.described(external))
         self._node = replace(self._node, external=external, lease=lease)
 
     async def _keep_rules(self) -> None:
@@ -246,6 +258,7 @@ class Daemon:
             self._readiness.report(
                 "files", [f"{self._options.subnet_file} cannot be written: {error}"]
             )
+        self._readiness.report("record", (), joining.remember(self._options, decided))
         self._metrics.expires.set(decided.lease.expires or 0)
         if self._plane is not None:
             self._plane.settle(decided)
@@ -270,6 +283,9 @@ class Daemon:
             ) from None
         except OSError as error:
             raise OSError(error.errno, f"making {file}: {error}: see --subnet-file") from None
+
+    def _waiting(self, what: str) -> None:
+        self._readiness.report("node", [what] if what else ())
 
     def _failed(self, what: str) -> None:
         self._metrics.store_errors.inc()

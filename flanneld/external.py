@@ -9,92 +9,25 @@ The order of the ways to name it is the Go daemon's (main.go, pkg/ipmatch/match.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from flanneld.backend.base import External
+from flanneld.links import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from flanneld.config import NetConf
     from flanneld.desired import AnyAddress
+    from flanneld.links import Interface, Known, Underlay
     from flanneld.options import Options
-
-IFA_F_TEMPORARY = 0x01  # of an IPv6 address; of an IPv4 one the bit says secondary
-IFA_F_DEPRECATED = 0x20
-IFA_F_PERMANENT = 0x80
 
 
 class ExternalError(Exception):
     """No interface fits; ``str`` says what was looked for and what there is."""
-
-
-@dataclass(frozen=True, slots=True)
-class InterfaceAddress:
-    """An address of an interface, with its IFA_F_* flags (linux/if_addr.h)."""
-
-    address: AnyAddress
-    flags: int = IFA_F_PERMANENT
-
-
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """An interface with its addresses in the kernel's order; ``mtu`` in bytes."""
-
-    index: int
-    name: str
-    mtu: int
-    addresses: tuple[InterfaceAddress, ...] = ()
-
-    def best(self, version: int) -> list[AnyAddress]:
-        """Addresses of a family, best first: global, permanent, not temporary ones lead.
-
-        Deprecated ones do not count: they are about to go.
-        """
-        usable = [
-            entry
-            for entry in self.addresses
-            if entry.address.version == version and not entry.flags & IFA_F_DEPRECATED
-        ]
-        return [entry.address for entry in sorted(usable, key=_rank)]
-
-    def owns(self, address: AnyAddress) -> bool:
-        """Whether the address is one of the interface's."""
-        return any(entry.address == address for entry in self.addresses)
-
-
-def _rank(entry: InterfaceAddress) -> tuple[bool, bool, bool]:
-    return (
-        entry.address.is_link_local,
-        not entry.flags & IFA_F_PERMANENT,
-        entry.address.version == 6 and bool(entry.flags & IFA_F_TEMPORARY),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Underlay:
-    """What the kernel has: interfaces by index, and by IP version that of the default route.
-
-    ``reach`` is the interface, and the source address, of the route to ``--iface-can-reach``.
-    """
-
-    interfaces: tuple[Interface, ...]
-    defaults: Mapping[int, int] = field(default_factory=dict)
-    reach: tuple[int, AnyAddress | None] | None = None
-
-    def by_index(self, index: int) -> Interface | None:
-        """Find an interface by its number."""
-        return next((one for one in self.interfaces if one.index == index), None)
-
-    def describe(self) -> str:
-        """All interfaces with their addresses, for an error."""
-        return ", ".join(
-            f"{one.name}:{[str(entry.address) for entry in one.addresses]}"
-            for one in self.interfaces
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +38,33 @@ class _Match:
     address: AnyAddress | None = None
 
 
-def choose(wishes: Options, conf: NetConf, underlay: Underlay) -> External:
-    """Find the interface; ExternalError says each way that was tried, and why it failed."""
+def choose(wishes: Options, conf: NetConf, underlay: Underlay, known: Known = NOTHING) -> External:
+    """Find the interface; ExternalError says each way that was tried, and why it failed.
+
+    A flannel's own devices and the pods' bridge do not count, whoever names them.
+    """
     versions = [v for v, network in ((4, conf.network), (6, conf.network6)) if network is not None]
+    ours = {one.name for one in underlay.interfaces if one.is_flannels or one.has_pods(conf, known)}
+    others = replace(
+        underlay, interfaces=tuple(one for one in underlay.interfaces if one.name not in ours)
+    )
     failures = []
-    for way in _ways(wishes, underlay, versions):
+    for way in _ways(wishes, others, versions, known):
         try:
-            return _external(way(), wishes, versions)
+            return _external(way(), wishes, versions, known, underlay.sources)
         except ExternalError as error:
             failures.append(str(error))
-    raise ExternalError("; ".join(failures) + f"; interfaces: {underlay.describe()}")
+    aside = f"; the pods' own, which lead to no node: {', '.join(sorted(ours))}" if ours else ""
+    raise ExternalError("; ".join(failures) + f"; interfaces: {others.describe()}{aside}")
 
 
 def _ways(
-    wishes: Options, underlay: Underlay, versions: list[int]
+    wishes: Options, underlay: Underlay, versions: list[int], known: Known
 ) -> Iterator[Callable[[], _Match]]:
     for name in wishes.iface:
         yield partial(_by_name, underlay, name)
     for pattern in wishes.iface_regex:
-        yield partial(_by_regex, underlay, pattern, versions)
+        yield partial(_by_regex, underlay, pattern, versions, known)
     if wishes.iface_can_reach is not None:
         yield partial(_by_reach, underlay, wishes)
     if wishes.iface or wishes.iface_regex or wishes.iface_can_reach is not None:
@@ -136,7 +77,7 @@ def _ways(
     if public:
         yield partial(_by_name, underlay, str(public[0]))
     else:
-        yield partial(_by_default_route, underlay, versions)
+        yield partial(_by_default_route, underlay, versions, known)
 
 
 def _by_name(underlay: Underlay, name: str) -> _Match:
@@ -157,10 +98,10 @@ def _by_name(underlay: Underlay, name: str) -> _Match:
     )
 
 
-def _by_regex(underlay: Underlay, pattern: str, versions: list[int]) -> _Match:
+def _by_regex(underlay: Underlay, pattern: str, versions: list[int], known: Known) -> _Match:
     """Find the first interface with a matching address, else the first with a matching name."""
     for interface in underlay.interfaces:
-        for address in interface.best(versions[0]):
+        for address in interface.best(versions[0], known):
             if re.search(pattern, str(address)):
                 return _Match(interface, address)
     for interface in underlay.interfaces:
@@ -180,24 +121,59 @@ def _by_reach(underlay: Underlay, wishes: Options) -> _Match:
     return _Match(found, underlay.reach[1])
 
 
-def _by_default_route(underlay: Underlay, versions: list[int]) -> _Match:
-    found = {version: underlay.by_index(underlay.defaults.get(version, 0)) for version in versions}
-    for version, interface in found.items():
-        if interface is None:
+def _by_default_route(underlay: Underlay, versions: list[int], known: Known) -> _Match:
+    """Find the interface of the best default route, unless the one in use still serves."""
+    found = {
+        version: [
+            interface
+            for index in underlay.defaults.get(version, ())
+            if (interface := underlay.by_index(index)) is not None
+        ]
+        for version in versions
+    }
+    for interface in underlay.interfaces:
+        if _serves(interface, found, known):
+            return _Match(interface)
+    for version, interfaces in found.items():
+        if not interfaces:
             raise ExternalError(
                 f"failed to get default{' v6' * (version == 6)} interface: the main table has no"
                 f" default route of IPv{version}; name the interface with --iface"
             )
     first, last = found[versions[0]], found[versions[-1]]
-    if first is None or last is None or first != last:
-        raise ExternalError(
-            f"v6 default route interface {last and last.name} must be the same with v4 default"
-            f" route interface {first and first.name}; name the interface with --iface"
-        )
-    return _Match(first)
+    for interface in first:
+        if interface in last:
+            return _Match(interface)
+    raise ExternalError(
+        f"v6 default route interface {last[0].name} must be the same with v4 default"
+        f" route interface {first[0].name}; name the interface with --iface"
+    )
 
 
-def _external(match: _Match, wishes: Options, versions: list[int]) -> External:
+def _serves(interface: Interface, defaults: Mapping[int, list[Interface]], known: Known) -> bool:
+    """Whether an interface is in use, and reaches the others as before.
+
+    A default route with a better metric (a VPN's) is no reason to leave it: the other nodes know
+    this one by its address there.
+    """
+    in_use = interface.name == known.now or (not known.now and any(map(interface.owns, known.held)))
+    if not in_use or not interface.running:
+        return False
+    for version, interfaces in defaults.items():
+        others = [address for address in known.others if address.version == version]
+        reached = bool(others) and all(map(interface.is_onlink, others))
+        if not interface.best(version) or not (interface in interfaces or reached):
+            return False
+    return True
+
+
+def _external(
+    match: _Match,
+    wishes: Options,
+    versions: list[int],
+    known: Known,
+    sources: Mapping[int, AnyAddress],
+) -> External:
     interface = match.interface
     if interface.mtu == 0:
         raise ExternalError(f"failed to determine MTU for {interface.name} interface")
@@ -205,7 +181,7 @@ def _external(match: _Match, wishes: Options, versions: list[int]) -> External:
     for version in versions:
         if match.address is not None and match.address.version == version:
             found[version] = match.address
-        elif best := interface.best(version):
+        elif best := interface.best(version, known, sources.get(version)):
             found[version] = best[0]
         else:
             raise ExternalError(f"failed to find IPv{version} address for {interface.name}")

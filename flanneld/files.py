@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import os
+import stat
 import struct
 import tempfile
 from typing import TYPE_CHECKING
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
     from io import BufferedWriter
 
 
+LARGEST = 1 << 26
+"""Bytes of a file that is read at all."""
+
+_CHUNK = 1 << 16
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of fcntl(2): type, whence, start, length, pid
 
 
@@ -41,6 +47,17 @@ def write(path: str, content: bytes, *, durable: bool = True, mode: int = 0o644)
         raise
 
 
+def update(path: str, content: bytes) -> bool:
+    """Put a file in place if it is not like this; whether it was not.  OSError."""
+    try:
+        if read(path) == content:
+            return False
+    except OSError:
+        pass  # whatever is in its place is to be replaced
+    write(path, content)
+    return True
+
+
 def unfinished(path: str) -> list[str]:
     """Name what processes that were killed while they wrote a file have left beside it."""
     folder, name = os.path.split(path)
@@ -48,12 +65,25 @@ def unfinished(path: str) -> list[str]:
 
 
 def read(path: str) -> bytes | None:
-    """Give the content of a file, or None if there is none."""
+    """Give the content of a file, or None if there is none.  OSError also for what is no file."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # of a FIFO nobody may write
     except (FileNotFoundError, NotADirectoryError):
         return None
+    try:
+        kind = stat.S_IFMT(os.fstat(fd).st_mode)
+        if kind == stat.S_IFDIR:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if kind != stat.S_IFREG:
+            raise OSError(errno.EINVAL, "it is not a file", path)
+        content = bytearray()
+        while chunk := os.read(fd, _CHUNK):
+            content += chunk
+            if len(content) > LARGEST:
+                raise OSError(errno.EFBIG, f"it has more than {LARGEST} bytes", path)
+    finally:
+        os.close(fd)
+    return bytes(content)
 
 
 def lock(path: str) -> BufferedWriter:

@@ -7,34 +7,30 @@ drawn.  The file bears the node's address in its name: a cloned disk does not cl
 from __future__ import annotations
 
 import os
-import re
 import secrets
 from typing import TYPE_CHECKING
 
 from flanneld import files
 from flanneld.backend.base import Identity
+from flanneld.lease import MAC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flanneld.backend.base import External
-    from flanneld.lease import Attributes, Lease
-
-_MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 
 
 def resolve(
     names: tuple[str, str],
     existing: Mapping[str, str],
     kept: Identity,
-    published: Lease | None,
+    stored: Identity,
 ) -> Identity:
     """Decide on the MACs of the devices ``names``, one of each family.
 
-    ``existing`` are the MACs of devices by name, ``kept`` is what the file holds, ``published``
-    this node's lease as the store has it.
+    ``existing`` are the MACs of devices by name, ``kept`` is what the file holds, ``stored``
+    what this node's lease in the store says.
     """
-    stored = _published(published.attributes) if published else Identity()
     return Identity(
         mac=existing.get(names[0]) or kept.mac or stored.mac or random_mac(),
         mac6=existing.get(names[1]) or kept.mac6 or stored.mac6 or random_mac(),
@@ -50,9 +46,8 @@ def load(folder: str, names: tuple[str, str], external: External) -> Identity:
 def save(folder: str, names: tuple[str, str], external: External, identity: Identity) -> None:
     """Keep the MACs.  OSError."""
     for name, mac in zip(names, (identity.mac, identity.mac6), strict=True):
-        path = _path(folder, name, external)
-        if name and _read(path) != mac:
-            files.write(path, f"{mac}\n".encode())
+        if name:
+            files.update(_path(folder, name, external), f"{mac}\n".encode())
 
 
 def random_mac() -> str:
@@ -68,12 +63,4 @@ def _path(folder: str, name: str, external: External) -> str:
 
 def _read(path: str) -> str:
     text = (files.read(path) or b"").decode(errors="replace").strip().lower()
-    return text if _MAC.fullmatch(text) else ""
-
-
-def _published(attributes: Attributes) -> Identity:
-    macs = []
-    for data in (attributes.backend_data, attributes.backend_data6):
-        mac = data.get("VtepMAC") if data else None
-        macs.append(mac.lower() if isinstance(mac, str) and _MAC.fullmatch(mac.lower()) else "")
-    return Identity(*macs)
+    return text if MAC.fullmatch(text) else ""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
 from flanneld import external
+from flanneld.desired import is_inside
 from flanneld.kernel import interfaces, underlay
+from flanneld.links import Known
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from flanneld.backend.base import External, Identity
     from flanneld.config import NetConf
+    from flanneld.desired import AnyAddress, AnyNetwork
     from flanneld.lease import Lease
+    from flanneld.links import Underlay
     from flanneld.options import Options
 
 
@@ -30,11 +38,62 @@ class Node:
         networks = (self.conf.network, self.conf.network6)
         return tuple(network.version for network in networks if network is not None)
 
+    def known(self, peers: Iterable[Lease]) -> Known:
+        """Say what is known of addresses now that this node has a lease."""
+        return Known(
+            held=frozenset(self.lease.attributes.public_ips),
+            others=frozenset(ip for peer in peers for ip in peer.attributes.public_ips),
+            pods=self.lease.subnets,
+            now=self.external.name,
+        )
 
-def look(options: Options, conf: NetConf) -> External:
-    """Find the external interface as it is now; ExternalError, OSError."""
-    found = external.choose(options, conf, interfaces.read(options.iface_can_reach))
-    return replace(found, onlink=underlay.onlink(found.name))
+
+def look(options: Options, conf: NetConf, known: Known) -> External:
+    """Find the external interface as it is now, and what is around it; ExternalError, OSError."""
+    seen = interfaces.read(options.iface_can_reach)
+    found = external.choose(options, conf, seen, known)
+    networks = [network for network in (conf.network, conf.network6) if network is not None]
+    reached = underlay.reached({one.index for one in seen.interfaces if one.is_flannels})
+    near = {
+        one.network
+        for one in reached
+        if one.network.prefixlen
+        and (one.link == found.index or not is_inside(one.network, known.pods))
+    }
+    near |= {ip_network(ip) for ip in (found.address, found.address6, *_store(options)) if ip}
+    return replace(
+        found,
+        onlink=tuple(
+            one.network for one in reached if one.link == found.index and not one.is_gateway
+        ),
+        local=tuple(sorted(_local(seen, found, networks), key=lambda ip: (ip.version, ip))),
+        # A network that is a part of a link's was carved out of it by somebody who knew.
+        reserved=tuple(
+            sorted(
+                (prefix for prefix in near if is_inside(prefix, networks)),
+                key=lambda prefix: (prefix.version, prefix),
+            )
+        ),
+    )
+
+
+def _store(options: Options) -> Iterator[AnyAddress]:
+    """Give the addresses of the store's members, as far as flags have them."""
+    for url in options.etcd_endpoints if options.subnet_mgr == "etcd" else ():
+        with suppress(ValueError):
+            yield ip_address(url.rpartition("//")[2].rpartition(":")[0].strip("[]"))
+
+
+def _local(seen: Underlay, found: External, networks: list[AnyNetwork]) -> set[AnyAddress]:
+    """Give the addresses by which others may know this node: not pods' and Services' ones."""
+    return {
+        entry.address
+        for one in seen.interfaces
+        if one.kind != "dummy" and not one.is_flannels
+        for entry in one.addresses
+        if not (entry.address.is_loopback or entry.address.is_link_local)
+        and (one.index == found.index or not any(entry.address in net for net in networks))
+    }
 
 
 def described(external: External) -> dict[str, object]:

@@ -70,6 +70,7 @@ FLAGS = (
     # Not of the Go daemon:
     Flag("subnet-mgr", "etcd", "where leases are kept: etcd, or local (on this machine)"),
     Flag("network", "", "the network for --subnet-mgr local: one CIDR, or one of each family"),
+    Flag("subnet", "", "this node's subnet, for --subnet-mgr local: one CIDR, or one a family"),
     Flag("backend", "vxlan", "the backend type that goes with --network"),
     Flag("peers", "", "JSON file with the leases of other nodes, for --subnet-mgr local; watched"),
     Flag("data-dir", "/var/lib/flannel", "what must outlive a reboot: MACs, local leases"),
@@ -106,6 +107,7 @@ class Options:
     v: int
     subnet_mgr: str
     network: str
+    subnet: str
     backend: str
     peers: str
     data_dir: str
@@ -173,7 +175,11 @@ def _check(options: Options) -> None:
 def _check_etcd(options: Options) -> None:
     if not options.etcd_endpoints:
         raise UsageError("-etcd-endpoints is empty: name at least one, as http://127.0.0.1:2379")
-    for name, value in (("network", options.network), ("peers", options.peers)):
+    for name, value in (
+        ("network", options.network),
+        ("subnet", options.subnet),
+        ("peers", options.peers),
+    ):
         if value:
             raise UsageError(f"-{name} {value} is for --subnet-mgr local only")
 

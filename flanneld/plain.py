@@ -20,8 +20,12 @@ def _spelled(character: str) -> str:
     return character.encode("unicode_escape", "backslashreplace").decode("ascii", "replace")
 
 
-def quoted(text: str) -> str:
-    """Quote a value that may be of any length: its beginning, and how long it is."""
-    cut = text if len(text) <= _LONGEST else text[:_LONGEST]
-    rest = "" if cut is text else f"... ({len(text)} characters)"
-    return f'"{plain(cut)}{rest}"'
+def quoted(value: object) -> str:
+    """Show a value of any kind and length: of a long one the beginning, and how long it is."""
+    if not isinstance(value, str | bytes):
+        return plain(repr(value)[:_LONGEST])
+    cut = value[:_LONGEST]
+    shown = cut.decode(errors="replace") if isinstance(cut, bytes) else cut
+    unit = "bytes" if isinstance(value, bytes) else "characters"
+    rest = "" if len(cut) == len(value) else f"... ({len(value)} {unit})"
+    return f'"{plain(shown)}{rest}"'

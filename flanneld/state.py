@@ -7,11 +7,11 @@ Leases are spelled as in a store (``subnet.keys``).
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from dataclasses import asdict, dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-from flanneld import config, files
+from flanneld import config, document, files
 from flanneld.backend.base import External, Identity
 from flanneld.readiness import Cause
 from flanneld.subnet import keys
@@ -78,7 +78,7 @@ def settings(options: Options) -> Settings:
 
 def save(state: State) -> None:
     """Write the file.  OSError."""
-    document = {
+    told = {
         "pid": state.pid,
         "version": state.version,
         "written": state.written,
@@ -91,8 +91,9 @@ def save(state: State) -> None:
         "lease": state.lease.key,
         "expires": state.lease.expires,
         "leases": _leases_document((state.lease, *state.peers)),
+        "since": [lease.since for lease in (state.lease, *state.peers)],
     }
-    content = json.dumps(document, separators=(",", ":")).encode()
+    content = json.dumps(told, separators=(",", ":")).encode()
     files.write(path(state.settings.subnet_file), content, durable=False)
 
 
@@ -109,29 +110,31 @@ def load(subnet_file: str) -> State:
             " elsewhere; name its --subnet-file"
         )
     try:
-        return _state(json.loads(content))
-    except (ValueError, KeyError, TypeError):
+        return _state(document.parse(content))
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise StateError(
             f"{place} is not a state of this version: restart flanneld, which writes it"
         ) from None
 
 
-def _state(document: dict[str, Any]) -> State:
-    own = document["lease"]
+def _state(told: dict[str, Any]) -> State:
+    own = told["lease"]
     leases = {
-        key: keys.lease(key, value.encode(), document["expires"] if key == own else None)
-        for key, value in document["leases"].items()
+        key: replace(
+            keys.lease(key, value.encode(), told["expires"] if key == own else None), since=since
+        )
+        for (key, value), since in zip(told["leases"].items(), told["since"], strict=True)
     }
     return State(
-        pid=document["pid"],
-        version=document["version"],
-        written=document["written"],
-        ready=document["ready"],
-        causes=causes(document["causes"]),
-        conf=config.parse(document["conf"]),
-        settings=Settings(**document["settings"]),
-        external=_external(document["external"]),
-        identity=Identity(**document["identity"]),
+        pid=told["pid"],
+        version=told["version"],
+        written=told["written"],
+        ready=told["ready"],
+        causes=causes(told["causes"]),
+        conf=config.parse(told["conf"]),
+        settings=Settings(**told["settings"]),
+        external=_external(told["external"]),
+        identity=Identity(**told["identity"]),
         lease=leases.pop(own),
         peers=tuple(leases.values()),
     )
@@ -158,16 +161,18 @@ def _spelled(value: Any) -> Any:
     return [str(one) for one in value] if isinstance(value, tuple) else str(value)
 
 
-def _external(document: dict[str, Any]) -> External:
+def _external(told: dict[str, Any]) -> External:
     makers: dict[str, Any] = {
         "address": IPv4Address,
         "address6": IPv6Address,
         "public_ip": IPv4Address,
         "public_ip6": IPv6Address,
-        "onlink": lambda prefixes: tuple(ip_network(prefix) for prefix in prefixes),
+        "onlink": lambda prefixes: tuple(map(ip_network, prefixes)),
+        "reserved": lambda prefixes: tuple(map(ip_network, prefixes)),
+        "local": lambda addresses: tuple(map(ip_address, addresses)),
     }
     fields = {
         name: value if value is None or name not in makers else makers[name](value)
-        for name, value in document.items()
+        for name, value in told.items()
     }
     return External(**fields)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flanneld import files
 from flanneld.lease import Lease
+from flanneld.plain import quoted
 
 if TYPE_CHECKING:
     from flanneld.config import NetConf
@@ -41,11 +42,7 @@ def render(conf: NetConf, lease: Lease, mtu: int, *, ip_masq: bool) -> str:
 
 def write(path: str, text: str) -> bool:
     """Put the file in place if it differs; whether it did.  OSError if it cannot be written."""
-    content = text.encode()
-    if files.read(path) == content:
-        return False
-    files.write(path, content)
-    return True
+    return files.update(path, text.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,14 @@ class Previous:
 
 
 def previous(path: str) -> Previous:
-    """Read what an earlier run wrote; a line that cannot be read counts as none."""
-    text = (files.read(path) or b"").decode(errors="replace")
+    """Read what an earlier run wrote; what cannot be read counts as none.  IsADirectoryError."""
+    try:
+        text = (files.read(path) or b"").decode(errors="replace")
+    except IsADirectoryError:
+        raise  # it can never be written either
+    except OSError as error:
+        _log.warning("what an earlier run wrote is not known: %s", error)
+        text = ""
     pairs = (line.strip().partition("=") for line in text.splitlines())
     values = {name: value for name, _, value in pairs}
     networks = [
@@ -81,8 +84,11 @@ def _interface(path: str, name: str, value: str) -> IPv4Interface | IPv6Interfac
         return None
     try:
         return ip_interface(value)
-    except ValueError as error:
+    except ValueError:
         _log.warning(
-            "ignoring a line of an earlier run: %s", error, extra={"file": path, name: value}
+            "ignoring a line of an earlier run: %s=%s is no CIDR",
+            name,
+            quoted(value),
+            extra={"file": path},
         )
         return None

@@ -24,7 +24,8 @@ class External:
 
     ``address`` is the interface's own, ``public_ip`` what the others are told (they differ behind
     NAT); ``mtu`` is the interface's, in bytes; ``onlink`` the prefixes that it reaches without a
-    gateway.
+    gateway.  ``local`` are all addresses of the node by which others may know it; ``reserved`` is
+    what of its underlay lies in the network: links' prefixes, gateways, addresses.
     """
 
     name: str
@@ -35,6 +36,8 @@ class External:
     public_ip: IPv4Address | None = None
     public_ip6: IPv6Address | None = None
     onlink: tuple[AnyNetwork, ...] = ()
+    local: tuple[AnyAddress, ...] = ()
+    reserved: tuple[AnyNetwork, ...] = ()
 
     def is_onlink(self, address: AnyAddress) -> bool:
         """Whether an address is reached on the interface itself."""

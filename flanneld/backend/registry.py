@@ -9,6 +9,7 @@ from flanneld.backend.hostgw import HostGwBackend
 from flanneld.backend.udp import UdpBackend
 from flanneld.backend.vxlan import VxlanBackend
 from flanneld.config import ConfigError
+from flanneld.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,5 +31,7 @@ def backend_for(conf: NetConf) -> Backend:
         make = _BACKENDS[conf.backend_type]
     except KeyError:
         known = ", ".join(sorted(_BACKENDS))
-        raise ConfigError(f"unknown backend type: {conf.backend_type} (known: {known})") from None
+        raise ConfigError(
+            f"unknown backend type: {plain(conf.backend_type)[:200]} (known: {known})"
+        ) from None
     return make(conf)

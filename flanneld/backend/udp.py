@@ -67,14 +67,20 @@ class UdpBackend:
     def plan(
         self, own: Lease, leases: Iterable[Lease], external: External, identity: Identity
     ) -> Desired:
-        """Plan the device's address, and one route for the whole network."""
+        """Plan the device's address, and one route for the whole network.
+
+        Where the underlay is in that, a route for each peer.
+        """
         del identity
         found = peers.check(own, leases, external, (self._network,))
         foreign = [f"{peer}: {peers.foreign(peer)}" for peer in found.usable if peer.backend_type]
-        base = IPv4Interface((_base(own), 32))
+        reached: Iterable[IPv4Network] = [self._network]
+        if external.reserved or any(peer.public_ip in self._network for peer in found.usable):
+            reached = (subnet for subnet, _ in _ways(found.usable))
+        base = IPv4Interface((_subnet(own).network_address, 32))
         return Desired(
             addresses=frozenset({Address(DEVICE, base)}),
-            routes=frozenset({Route(DEVICE, self._network, None)}),
+            routes=frozenset(Route(DEVICE, network, None) for network in reached),
             networks=frozenset({self._network}),
             problems=(*found.problems, *foreign),
             warnings=tuple(found.warnings),
@@ -91,14 +97,16 @@ class UdpBackend:
             local=external.address,
             port=self.port,
             strict=self._strict,
+            network=self._network,
+            subnet=_subnet(own),
             nodes=dict(_ways(found.usable)),
         )
 
 
-def _base(own: Lease) -> IPv4Address:
+def _subnet(own: Lease) -> IPv4Network:
     if own.subnet is None:
         raise ConfigError("the udp backend needs an IPv4 subnet, and this node's lease has none")
-    return own.subnet.network_address
+    return own.subnet
 
 
 def _ways(usable: Iterable[Peer]) -> Iterable[tuple[IPv4Network, IPv4Address]]:

@@ -18,6 +18,7 @@ from flanneld.backend import direct, peers
 from flanneld.backend.peers import Unusable
 from flanneld.desired import Address, Desired, Forward, Neighbour, Route, Vxlan
 from flanneld.lease import Attributes
+from flanneld.plain import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -132,7 +133,8 @@ class VxlanBackend:
             device.local.version: device for device in self._devices(external, identity)
         }
         paths = _Paths(self._settings, devices, external)
-        for peer in found.usable:
+        # Of two with one MAC the newer is programmed: a node that has moved leaves a lease behind.
+        for peer in sorted(found.usable, key=lambda peer: peer.since, reverse=True):
             try:
                 paths.add(peer)
             except Unusable as error:
@@ -227,8 +229,13 @@ class _Paths:
         data = peer.data or {}
         vni = config.lookup(data, "VNI", self._settings.vni)
         if vni != self._settings.vni:
-            raise Unusable(f"it publishes VNI {vni!r}, this network has {self._settings.vni}")
+            raise Unusable(f"it publishes VNI {quoted(vni)}, this network has {self._settings.vni}")
         mac = _unicast(config.lookup(data, "VtepMAC", None))
+        if mac == self._devices[peer.subnet.version].mac:
+            raise Unusable(
+                f"it publishes this node's own VtepMAC {mac}: a lease from before, or a clone of"
+                " this node"
+            )
         holder = self._holders.setdefault((peer.subnet.version, mac), peer)
         if holder is not peer:
             raise Unusable(f"it publishes the VtepMAC {mac}, which {holder} has too")
@@ -242,4 +249,4 @@ def _unicast(text: object) -> str:
         first = int(octets[0], 16)
         if any(int(octet, 16) for octet in octets) and not first & 1:
             return ":".join(octets)
-    raise Unusable(f"it publishes the VtepMAC {text!r}, which is no unicast MAC address")
+    raise Unusable(f"it publishes the VtepMAC {quoted(text)}, which is no unicast MAC address")

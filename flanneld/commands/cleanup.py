@@ -13,7 +13,7 @@ import os
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from flanneld import files, liveness, state, subnet_env
+from flanneld import beside, files, liveness, record, state, subnet_env
 from flanneld.commands import arguments
 from flanneld.desired import Desired
 from flanneld.kernel.reconciler import Reconciler
@@ -22,6 +22,7 @@ from flanneld.rules.programs import RulesError
 from flanneld.state import StateError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from flanneld.desired import AnyNetwork
@@ -45,10 +46,13 @@ async def run(argv: list[str]) -> int:
     try:
         with files.lock(state.lock_path(wanted.subnet_file)):
             networks = EVERYTHING if wanted.all else _networks(wanted.subnet_file)
+            names = _alone(networks)
             removed, left = await _remove(networks)
             removed += _unlink(_files(wanted.subnet_file, wanted.data_dir))
-    except files.Locked:
-        return arguments.fail("cleanup", StateError("flanneld runs: stop it first"))
+            for name in names:
+                name.close()
+    except files.Locked as error:
+        return arguments.fail("cleanup", StateError(f"flanneld runs: stop it first ({error})"))
     except (StateError, OSError) as error:
         return arguments.fail("cleanup", error)
     arguments.show([*(f"removed {one}" for one in removed), *(f"left {one}" for one in left)])
@@ -68,6 +72,15 @@ def _networks(subnet_file: str) -> frozenset[AnyNetwork]:
             " this node's; --all removes what any flannel left"
         ) from None
     return frozenset(networks | {net for net in (known.conf.network, known.conf.network6) if net})
+
+
+def _alone(networks: frozenset[AnyNetwork]) -> list[socket.socket]:
+    """Keep out daemons of these networks; Locked if there is one, or one that may be."""
+    for other in beside.others():
+        theirs = [ip_network(network) for network in other.networks]
+        if not theirs or any(one.overlaps(net) for one in networks for net in theirs):
+            raise files.Locked(str(other))
+    return beside.hold(networks)
 
 
 async def _remove(networks: frozenset[AnyNetwork]) -> tuple[list[str], list[str]]:
@@ -93,6 +106,9 @@ def _files(subnet_file: str, data_dir: str) -> Iterator[str]:
         yield path
         yield from files.unfinished(path)
     yield liveness.path(subnet_file)
+    last = record.path(data_dir, subnet_file)
+    yield last
+    yield from files.unfinished(last)
     for name in ("flannel*", ".flannel*"):  # the latter are unfinished
         yield from sorted(glob.glob(os.path.join(glob.escape(data_dir), "mac", name)))
 

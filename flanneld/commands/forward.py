@@ -18,11 +18,11 @@ import signal
 import socket
 from typing import TYPE_CHECKING
 
-from flanneld import logs
+from flanneld import logs, privileges
 from flanneld.forward.drops import Drops
 from flanneld.forward.forwarder import Forwarder
 from flanneld.forward.keeper import BROKEN
-from flanneld.forward.table import Table
+from flanneld.forward.table import Gate, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +40,14 @@ async def run(argv: Sequence[str]) -> int:
     parser.add_argument("--socket", type=int, required=True, help="descriptor of the UDP socket")
     parser.add_argument("--mtu", type=int, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--network", required=True, help="where packets come from")
+    parser.add_argument("--subnet", required=True, help="where packets go to")
     parser.add_argument("--strict", action="store_true", help="drop what no node has sent")
     args = parser.parse_args(argv)
     forwarder = Forwarder(
         args.tun,
         socket.socket(fileno=args.socket),
+        Gate(args.network, args.subnet),
         mtu=args.mtu,
         port=args.port,
         strict=args.strict,
@@ -54,6 +57,10 @@ async def run(argv: Sequence[str]) -> int:
         # What stops the daemon (a terminal, a service manager) may be sent to its children too:
         # it is for the daemon to say when nobody needs packets any more.
         signal.signal(number, signal.SIG_IGN)
+    try:
+        privileges.drop()  # the device and the socket are open
+    except OSError as error:
+        _log.warning("the forwarder keeps capabilities that it does not need: %s", error)
     gc.disable()  # no cycles are made, and a pause costs packets
     try:
         _forward(forwarder, args.tun, args.socket)

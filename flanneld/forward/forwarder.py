@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flanneld.forward.runs import Run
+    from flanneld.forward.table import Gate
 
 _LARGEST = 1 << 16
 _INT = struct.Struct("i")
@@ -35,14 +36,17 @@ _NEVER_SEGMENTED = 5  # EIO: the way out has no checksum offload, which UDP_SEGM
 class Forwarder:
     """One device and one socket, both not blocking.
 
-    ``port`` is the same at all nodes.  ``strict``: datagrams from an address that is no node's are
-    dropped.  ``dropped`` counts packets by the reason.
+    ``gate`` says what may come in.  ``port`` is the same at all nodes.  ``strict``: datagrams from
+    an address that is no node's are dropped.  ``dropped`` counts packets by the reason.
     """
 
-    def __init__(self, tun: int, sock: socket.socket, *, mtu: int, port: int, strict: bool) -> None:
+    def __init__(
+        self, tun: int, sock: socket.socket, gate: Gate, *, mtu: int, port: int, strict: bool
+    ) -> None:
         self.table = Table({})
         self.dropped: Counter[str] = Counter()
         self._tun = tun
+        self._gate = gate
         self._socket = sock
         self._mtu = mtu
         self._port = port
@@ -157,9 +161,15 @@ class Forwarder:
                 (stride,) = _INT.unpack(data)
         if not stride:
             return True
-        for vector in merge.merged(self._in, self._in_view, size, stride):
+        for vector in merge.merged(self._in, self._in_view, size, stride, self._admits):
             self._write(vector)
         return True
+
+    def _admits(self, buffer: bytearray, at: int) -> bool:
+        admitted = self._gate.admits(buffer, at)
+        if not admitted:
+            self.dropped["not pod to pod"] += 1
+        return admitted
 
     def _write(self, vector: merge.Vector) -> None:
         try:

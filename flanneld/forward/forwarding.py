@@ -15,12 +15,15 @@ class Forwarding:
     """A TUN device, a UDP socket, and the node behind each subnet.
 
     ``local`` and ``port`` are the socket's; all nodes have the same port.  ``strict``: datagrams
-    from an address that no node publishes are dropped.
+    from an address that no node publishes are dropped.  What comes in is for ``subnet``, this
+    node's, and from ``network``.
     """
 
     device: str
     mtu: int
     local: IPv4Address
     port: int
+    network: IPv4Network
+    subnet: IPv4Network
     strict: bool = True
     nodes: Mapping[IPv4Network, IPv4Address] = field(default_factory=dict)

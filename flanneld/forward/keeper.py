@@ -121,6 +121,8 @@ class Keeper:
             f"--socket={sock.fileno()}",
             f"--mtu={wanted.mtu}",
             f"--port={wanted.port}",
+            f"--network={wanted.network}",
+            f"--subnet={wanted.subnet}",
             *(["--strict"] if wanted.strict else []),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from flanneld.forward import packet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     Vector = list[bytes | bytearray | memoryview]
 
@@ -37,20 +37,28 @@ _FLAGS, _SEQUENCE = 33, 24
 _ROUND = 1 << 32
 
 
-def merged(buffer: bytearray, view: memoryview, size: int, stride: int) -> Iterator[Vector]:
+def merged(
+    buffer: bytearray,
+    view: memoryview,
+    size: int,
+    stride: int,
+    admits: Callable[[bytearray, int], bool],
+) -> Iterator[Vector]:
     """Give what is to be written to the device, a vector for each packet.
 
     ``buffer`` (``view`` looks at it) holds ``size`` bytes: packets at distances of ``stride``, the
-    last may be shorter.  Times to live are lowered; what is no IPv4 packet or ends here is left
-    out.
+    last may be shorter.  Times to live are lowered; what is no IPv4 packet, is not admitted or
+    ends here is left out.
     """
     at = 0
     while at < size:
         count = _run(buffer, at, size, stride) if size - at >= _FEWEST * stride else 1
         end = min(at + count * stride, size)
-        if count > 1:
+        if not packet.is_ipv4(buffer, at, min(stride, end - at)) or not admits(buffer, at):
+            pass
+        elif count > 1:
             yield from _joined(buffer, view, at, end, stride)
-        elif packet.is_ipv4(buffer, at, end - at) and packet.lower_ttl(buffer, at):
+        elif packet.lower_ttl(buffer, at):
             yield [NO_VNET, view[at : at + packet.total_length(buffer, at)]]
         at = end
 

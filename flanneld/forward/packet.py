@@ -12,7 +12,9 @@ HEADER = 20  # bytes of an IPv4 header without options
 TCP, ICMP = 6, 1
 NET_UNREACHABLE = (3, 0)  # ICMP type and code
 
-_TTL, _PROTOCOL, _CHECKSUM, _SOURCE, _DESTINATION = 8, 9, 10, 12, 16
+SOURCE = 12  # where the header has the source address, and behind it the destination
+_TTL, _PROTOCOL, _CHECKSUM, _DESTINATION = 8, 9, 10, 16
+_END, _NO_OPERATION, _LOOSE, _STRICT = 0, 1, 0x83, 0x89  # options: types of RFC 791
 _FRAGMENT_OFFSET = 0x1FFF
 _ICMP_TTL = 8  # as the Go daemon's
 _LONGEST_HEADER = 60
@@ -36,6 +38,20 @@ def is_ipv4(buffer: bytearray, at: int, length: int) -> bool:
         return False
     header = (buffer[at] & 0x0F) * 4
     return HEADER <= header <= total_length(buffer, at) <= length
+
+
+def is_source_routed(buffer: bytearray, at: int) -> bool:
+    """Whether the packet that begins there names the routers of its way, or has broken options."""
+    end = at + (buffer[at] & 0x0F) * 4
+    at += HEADER
+    while at < end and buffer[at] != _END:
+        if buffer[at] == _NO_OPERATION:
+            at += 1
+            continue
+        if buffer[at] in {_LOOSE, _STRICT} or at + 1 == end or buffer[at + 1] < 2:
+            return True
+        at += buffer[at + 1]
+    return at > end
 
 
 def total_length(buffer: bytearray, at: int) -> int:
@@ -109,6 +125,6 @@ def unreachable(packet: bytes | bytearray | memoryview) -> bytes | None:
     struct.pack_into("!H", icmp, 2, checksum(icmp))
     ip = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, HEADER + len(icmp), 0, 0, _ICMP_TTL, ICMP, 0))
     ip += packet[_DESTINATION : _DESTINATION + 4]
-    ip += packet[_SOURCE : _SOURCE + 4]
+    ip += packet[SOURCE : SOURCE + 4]
     struct.pack_into("!H", ip, _CHECKSUM, checksum(ip))
     return bytes(ip + icmp)

@@ -1,9 +1,11 @@
-"""Which node has which pods: the forwarder's routing table.  Pure."""
+"""Which node has which pods, and what may come in from them: the forwarder's knowledge.  Pure."""
 
 from __future__ import annotations
 
 from socket import inet_aton
 from typing import TYPE_CHECKING
+
+from flanneld.forward import packet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,9 +24,8 @@ class Table:
         self.nodes = frozenset(nodes.values())
         by_length: dict[int, dict[int, str]] = {}
         for subnet, node in nodes.items():
-            base, _, length = subnet.partition("/")
-            prefix = int.from_bytes(inet_aton(base), "big") >> (32 - int(length))
-            by_length.setdefault(int(length), {})[prefix] = node
+            prefix, others = _prefix(subnet)
+            by_length.setdefault(32 - others, {})[prefix] = node
         self._by_length = sorted(by_length.items(), reverse=True)
         self._found: dict[bytes, str | None] = {}
 
@@ -44,3 +45,35 @@ class Table:
             if node := prefixes.get(number >> (32 - length)):
                 return node
         return None
+
+
+class Gate:
+    """What may come in: packets from the network to this node's subnet, on the straight way.
+
+    Whoever can send datagrams with a node's address would else reach all that this node reaches.
+    """
+
+    def __init__(self, network: str, subnet: str) -> None:
+        self._prefixes = [_prefix(network), _prefix(subnet)]
+        self._found: dict[bytes, bool] = {}
+
+    def admits(self, buffer: bytearray, at: int) -> bool:
+        """Whether the IPv4 packet that begins there may come in."""
+        pair = bytes(buffer[at + packet.SOURCE : at + packet.SOURCE + 8])
+        known = self._found.get(pair)
+        if known is None:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            ends = int.from_bytes(pair[:4], "big"), int.from_bytes(pair[4:], "big")
+            known = self._found[pair] = all(
+                end >> shift == prefix
+                for end, (prefix, shift) in zip(ends, self._prefixes, strict=True)
+            )
+        return known and not packet.is_source_routed(buffer, at)
+
+
+def _prefix(subnet: str) -> tuple[int, int]:
+    """Give the bits of a subnet, and how many others an address has."""
+    base, _, length = subnet.partition("/")
+    others = 32 - int(length)
+    return int.from_bytes(inet_aton(base), "big") >> others, others

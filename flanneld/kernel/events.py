@@ -56,10 +56,11 @@ class Watched:
     tables: frozenset[int] = frozenset()
 
     def concerns(self, message: Message) -> bool:
-        """Whether a change of the kernel can be one of what the daemon programs."""
+        """Whether a change of the kernel can be one of what the daemon programs, or stands on."""
         body = message.body
         if message.type in {RTM_NEWROUTE, RTM_DELROUTE}:
-            return body[5] in {RTPROT_FLANNEL, RTPROT_OF_GO}  # rtm_protocol
+            # rtm_dst_len, rtm_protocol
+            return not body[1] or body[5] in {RTPROT_FLANNEL, RTPROT_OF_GO}
         index = int.from_bytes(body[4:8], sys.byteorder)  # ifi_, ifa_, ndm_index
         if message.type in {RTM_NEWNEIGH, RTM_DELNEIGH}:
             return index in self.tables

@@ -26,7 +26,7 @@ _INSTRUCTION = struct.Struct("=HBBI")  # code, steps if true, steps if false, va
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30  # BPF_LD | BPF_ABS | size
 _JUMP, _JUMP_IF_EQUAL, _RETURN = 0x05, 0x15, 0x06
 _WHOLE = 0xFFFFFFFF
-_TYPE, _PROTOCOL, _INDEX = 4, 21, 20  # nlmsg_type; rtm_protocol; ifi_, ifa_ and ndm_index
+_TYPE, _DST_LEN, _PROTOCOL, _INDEX = 4, 17, 21, 20  # nlmsg_type; rtm_; ifi_, ifa_ and ndm_index
 _MOST = 100  # indexes; a jump is of at most 255 steps
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -38,15 +38,21 @@ def program(
 ) -> list[Instruction] | None:
     """Write the filter; None if there are too many links for one.
 
-    Let through are the routes of our protocols, what happens to links of ``indexes``, neighbours
-    of the links of ``tables`` alone, and with ``all_links`` every link that comes or goes.
+    Let through are default routes, those of our protocols, what happens to links of ``indexes``,
+    neighbours of the links of ``tables`` alone, and with ``all_links`` all links that come or go.
     """
     links, devices = sorted(set(indexes)), sorted(set(tables))
     if len(links) + len(devices) > _MOST:
         return None
-    routes = [*_equal_any((RTPROT_FLANNEL, RTPROT_OF_GO), host=False)]
+    routes = [
+        (_LOAD_BYTE, 0, 0, _DST_LEN),
+        (_JUMP_IF_EQUAL, 0, 1, 0),
+        (_RETURN, 0, 0, _WHOLE),
+        (_LOAD_BYTE, 0, 0, _PROTOCOL),
+        *_equal_any((RTPROT_FLANNEL, RTPROT_OF_GO), host=False),
+    ]
     code: list[Instruction] = [(_LOAD_HALF, 0, 0, _TYPE)]
-    code += _branch((RTM_NEWROUTE, RTM_DELROUTE), [(_LOAD_BYTE, 0, 0, _PROTOCOL), *routes])
+    code += _branch((RTM_NEWROUTE, RTM_DELROUTE), routes)
     of_tables = [(_LOAD_WORD, 0, 0, _INDEX), *_equal_any(devices, host=True)]
     code += _branch((RTM_NEWNEIGH, RTM_DELNEIGH), of_tables)
     if all_links:

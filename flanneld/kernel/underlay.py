@@ -5,7 +5,8 @@ Knows: RTM_GETROUTE for one address (RTM_F_FIB_MATCH, linux/rtnetlink.h). Must n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld.kernel import entries
 from netlink import rtnl
@@ -14,7 +15,7 @@ from netlink.inet import AF, RTA_DST, RTA_OIF, RTM_GETROUTE
 from netlink.nlmsg import NLM_F_REQUEST, Message, NetlinkError, attr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from flanneld.desired import AnyAddress, AnyNetwork
 
@@ -33,24 +34,31 @@ _PROTOCOLS = {
 }
 
 
-def onlink(name: str) -> tuple[AnyNetwork, ...]:
-    """Give the prefixes that are reached on a link without a gateway, by the main table.
+class Reached(NamedTuple):
+    """A prefix that is on the link with this ifindex, or a gateway there."""
 
-    Those of a routing daemon are not asked for: a node may have a million of them. None if there
-    is no such link. OSError.
+    link: int
+    network: AnyNetwork
+    is_gateway: bool
+
+
+def reached(leaving_out: Collection[int]) -> tuple[Reached, ...]:
+    """Give what the main table reaches without a gateway, and each gateway, on all but some links.
+
+    Routes of a routing daemon are not asked for: a node may have a million of them.  OSError.
     """
     with Handle() as handle:
-        link = handle.get_link(name)
-        return () if link is None else _onlink(handle, link.index)
+        found = {
+            Reached(entry.hop.ifindex, _far(entry), entry.hop.gateway is not None)
+            for version in (4, 6)
+            for entry in routes(handle, version)
+            if not entry.hop.blackhole and entry.hop.ifindex not in leaving_out
+        }
+    return tuple(sorted(found, key=lambda one: (one.link, one.network.version, one.network)))
 
 
-def _onlink(handle: Handle, index: int) -> tuple[AnyNetwork, ...]:
-    return tuple(
-        entry.destination
-        for version in (4, 6)
-        for entry in routes(handle, version)
-        if entry.hop.ifindex == index and entry.hop.gateway is None
-    )
+def _far(entry: entries.RouteEntry) -> AnyNetwork:
+    return entry.destination if entry.hop.gateway is None else ip_network(entry.hop.gateway)
 
 
 def routes(handle: Handle, version: int) -> Iterator[entries.RouteEntry]:

@@ -1,16 +1,17 @@
 """Which subnet a node asks for: leases in, one lease out.
 
-The order is the Go daemon's (pkg/subnet/etcd, tryAcquireLease): the lease that names this node's
-public address, the subnet of its last run, a free one.  Pure, but for the dice it is given.
+The order is the Go daemon's (pkg/subnet/etcd, tryAcquireLease): the lease that is this node's, the
+subnet of its last run, a free one.  Pure, but for the dice it is given.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import islice
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from flanneld.lease import Lease
+from flanneld.lease import Lease, is_part
 from flanneld.subnet.manager import Exhausted
 
 if TYPE_CHECKING:
@@ -18,25 +19,18 @@ if TYPE_CHECKING:
     from random import Random
 
     from flanneld.config import NetConf, Network, Pool
-    from flanneld.lease import Attributes
+    from flanneld.desired import AnyNetwork
 
 CANDIDATES = 100  # of which one is drawn, so that nodes that start together rarely collide
 
 
-def is_own(lease: Lease, attributes: Attributes) -> bool:
-    """Whether a lease is held by the node that publishes these attributes: the address decides.
+def fits(lease: Lease, conf: NetConf, avoid: Iterable[AnyNetwork] = ()) -> bool:
+    """Whether a lease has the families, lengths and range that the configuration wants.
 
-    Where a network has no IPv4, its nodes are told apart by their IPv6 addresses.
+    And no part of what is to be avoided.
     """
-    if attributes.public_ip is not None:
-        return lease.attributes.public_ip == attributes.public_ip
-    return (
-        attributes.public_ip6 is not None and lease.attributes.public_ip6 == attributes.public_ip6
-    )
-
-
-def fits(lease: Lease, conf: NetConf) -> bool:
-    """Whether a lease has the families, lengths and range that the configuration wants."""
+    if any(map(lease.overlaps, avoid)):
+        return False
     return _fits(lease.subnet, conf.pool) and _fits(lease.subnet6, conf.pool6)
 
 
@@ -46,35 +40,49 @@ def _fits(subnet: Network | None, pool: Pool[Network] | None) -> bool:
     return pool.holds(subnet)
 
 
-def reusable(previous: Lease | None, leases: Iterable[Lease], conf: NetConf) -> Lease | None:
+def reusable(
+    previous: Lease | None, leases: Iterable[Lease], conf: NetConf, avoid: Iterable[AnyNetwork] = ()
+) -> Lease | None:
     """Give the last run's subnets if they fit and no lease overlaps them."""
-    if previous is None or not fits(previous, conf):
+    if previous is None or not fits(previous, conf, avoid):
         return None
-    taken = any(_overlap(previous, lease) for lease in leases)
+    taken = any(map(previous.overlaps, _taken(leases, conf)))
     return None if taken else Lease(previous.subnet, previous.subnet6)
 
 
-def _overlap(one: Lease, other: Lease) -> bool:
-    return bool(
-        (one.subnet and other.subnet and one.subnet.overlaps(other.subnet))
-        or (one.subnet6 and other.subnet6 and one.subnet6.overlaps(other.subnet6))
-    )
+def _taken(leases: Iterable[Lease], conf: NetConf) -> Iterator[AnyNetwork]:
+    """Give the subnets that can be a node's; others are nobody's, and keep nobody out."""
+    networks = {net.version: net for net in (conf.network, conf.network6) if net is not None}
+    for subnet in chain.from_iterable(lease.subnets for lease in leases):
+        network = networks.get(subnet.version)
+        if network is not None and is_part(subnet, network):
+            yield subnet
 
 
-def first_free(leases: Iterable[Lease], conf: NetConf) -> Lease:
+def first_free(leases: Iterable[Lease], conf: NetConf, avoid: Iterable[AnyNetwork] = ()) -> Lease:
     """Give the free subnets with the lowest addresses; Exhausted if there are none."""
-    return _free(list(leases), conf, 1, None)
+    return _free(list(leases), conf, 1, None, avoid)
 
 
-def any_free(leases: Iterable[Lease], conf: NetConf, dice: Random) -> Lease:
+def any_free(
+    leases: Iterable[Lease], conf: NetConf, dice: Random, avoid: Iterable[AnyNetwork] = ()
+) -> Lease:
     """Draw from the first free subnets, of each family by itself; Exhausted if there are none."""
-    return _free(list(leases), conf, CANDIDATES, dice)
+    return _free(list(leases), conf, CANDIDATES, dice, avoid)
 
 
-def _free(leases: list[Lease], conf: NetConf, count: int, dice: Random | None) -> Lease:
+def _free(
+    leases: list[Lease],
+    conf: NetConf,
+    count: int,
+    dice: Random | None,
+    avoid: Iterable[AnyNetwork],
+) -> Lease:
+    holders = (ip_network(ip) for lease in leases for ip in lease.attributes.public_ips)
+    taken = [*_taken(leases, conf), *avoid, *holders]
     return Lease(
-        _pick(conf.pool, [lease.subnet for lease in leases if lease.subnet], count, dice),
-        _pick(conf.pool6, [lease.subnet6 for lease in leases if lease.subnet6], count, dice),
+        _pick(conf.pool, [net for net in taken if isinstance(net, IPv4Network)], count, dice),
+        _pick(conf.pool6, [net for net in taken if isinstance(net, IPv6Network)], count, dice),
     )
 
 
@@ -85,9 +93,10 @@ def _pick(
         return None
     candidates = list(islice(_untaken(pool, taken), count))
     if not candidates:
+        inside = sum(map(pool.network.overlaps, taken))
         raise Exhausted(
-            f"out of subnets: {len(taken)} leases fill {pool.network} from {pool.first} to"
-            f" {pool.last}; widen the network, or lengthen its SubnetLen"
+            f"out of subnets: {inside} leases, or the underlay, fill {pool.network} from"
+            f" {pool.first} to {pool.last}; widen the network, or lengthen its SubnetLen"
         )
     return dice.choice(candidates) if dice else candidates[0]
 

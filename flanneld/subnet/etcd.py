@@ -12,23 +12,25 @@ import logging
 from contextlib import aclosing
 from dataclasses import replace
 from random import Random
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from flanneld import config
-from flanneld.subnet import choice, endpoint, keys, records
+from flanneld.claim import has_address, is_foreign
+from flanneld.subnet import choice, endpoint, keys
 from flanneld.subnet.client import Client
 from flanneld.subnet.keyspace import TTL_S, Keyspace
 from flanneld.subnet.manager import Revoked, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable
 
     from etcd3aio._protobuf import WatchResponse
 
+    from flanneld.claim import Claim
     from flanneld.config import NetConf
     from flanneld.lease import Attributes, Lease
     from flanneld.options import Options
+    from flanneld.subnet.manager import Snapshot
     from flanneld.subnet.records import Entry
 
 _log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class Etcd:
         self._dice = Random()  # noqa: S311 - no secret
         self._held: Lease | None = None
         self._published: Attributes | None = None  # as the last publish() would have it
+        self._sure = True  # that it is this node's, not only by its address
         self._lost = asyncio.Event()
         self._writing = asyncio.Lock()
 
@@ -62,18 +65,16 @@ class Etcd:
         with config.blamed(self.source):
             return config.parse(text)
 
-    async def own(self, attributes: Attributes) -> Lease | None:
-        """Find the lease that names this node."""
-        entries, _ = await self._keys.entries()
-        own = records.own(entries, attributes)
-        return own[0].lease if own else None
+    async def leases(self) -> Snapshot:
+        """Read all leases."""
+        return (await self._keys.seen())[0].snapshot
 
-    async def acquire(self, attributes: Attributes, previous: Lease | None) -> Lease:
+    async def acquire(self, claim: Claim) -> Lease:
         """Lease a subnet; after a race lost to another node, choose again."""
         conf = await self.config()
         for _ in range(_ATTEMPTS):
             entries, _ = await self._keys.entries()
-            lease = await self._attempt(conf, entries, attributes, previous)
+            lease = await self._attempt(conf, entries, claim)
             if lease is not None:
                 self._held = lease
                 self._lost.clear()
@@ -84,11 +85,10 @@ class Etcd:
         """Replace the value of this node's key, under the etcd lease that it has."""
         async with self._writing:
             entry = await self._mine(lease)
-            wanted = replace(entry.lease, attributes=attributes)
             self._published = attributes  # a write whose answer is lost may have been done
-            if not await self._keys.replace(entry, wanted):
-                raise StoreError(f"key {lease.key} changed while it was written")
-            self._held = replace(wanted, expires=(self._held or lease).expires)
+            self._held = await self._write(
+                entry, replace(self._held or lease, attributes=attributes)
+            )
             return self._held
 
     async def hold(self, lease: Lease, renewed: Callable[[Lease], None]) -> None:
@@ -102,7 +102,7 @@ class Etcd:
                 async with self._writing:  # what is being published is not yet what is held
                     if lost:
                         self._lost.clear()  # the next snapshot says it again, if etcd is away
-                        await self._mine(self._held)
+                        await self._heal(self._held)
                     else:
                         self._held = await self._renewed(self._held)
                         renewed(self._held)
@@ -111,24 +111,25 @@ class Etcd:
                 _log.warning("the lease is not renewed yet: %s", error, extra={"lease": lease.key})
                 pause = _RETRY_S
 
-    async def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:
-        """Give all leases now, and again after each change; the mapping is live.
+    async def watch(self) -> AsyncGenerator[Snapshot, None]:
+        """Give all leases now, and again after each change; the snapshot is live.
 
-        StoreError when etcd is away: what was given then holds until the next call.
+        All are read again when this node's is not among them any more.  StoreError when etcd is
+        away: what was given then holds until the next call.
         """
         while True:
-            entries, revision = await self._keys.entries()
-            leases = {entry.lease.key: entry.lease for entry in entries}
-            self._compare(leases)
-            yield MappingProxyType(leases)
+            seen, revision = await self._keys.seen()
+            self._compare(seen.snapshot)
+            yield seen.snapshot
             async with aclosing(self._keys.watch(revision + 1)) as responses:
                 async for response in responses:
                     if response.canceled:
                         _check_compacted(response)
                         break
-                    if records.apply(response.events, leases):
-                        self._compare(leases)
-                        yield MappingProxyType(leases)
+                    if seen.apply(response.events):
+                        if not self._compare(seen.snapshot):
+                            break
+                        yield seen.snapshot
 
     async def close(self) -> None:
         """Close the connections."""
@@ -136,31 +137,36 @@ class Etcd:
 
     # ---------------------------------------------------------------------------------- acquiring
 
-    async def _attempt(
-        self,
-        conf: NetConf,
-        entries: list[Entry],
-        attributes: Attributes,
-        previous: Lease | None,
-    ) -> Lease | None:
+    async def _attempt(self, conf: NetConf, entries: list[Entry], claim: Claim) -> Lease | None:
         """Try once to lease; None when another node was faster, or something was in the way."""
-        own = records.own(entries, attributes)
-        for entry in own:
-            if choice.fits(entry.lease, conf):
-                return await self._reuse(entry, attributes)
-        for entry in own:
-            if entry.lease_id:
-                _log.info("the lease does not fit any more", extra={"lease": entry.lease.key})
-                await self._keys.delete(entry.lease)
+        by_key = {entry.key: entry for entry in entries if entry.lease is not None}
+        taken = [entry.lease for entry in by_key.values() if entry.lease is not None]
+        own = claim.own(entry.lease for entry in by_key.values() if entry.lease and not entry.fault)
+        for lease in own:
+            if choice.fits(lease, conf, claim.uplink):
+                self._sure = claim.is_sure(lease)
+                return await self._reuse(by_key[lease.key], lease, claim.attributes)
+        self._sure = True
+        for lease in own:
+            if by_key[lease.key].lease_id:
+                _log.info("the lease does not fit any more", extra={"lease": lease.key})
+                await self._keys.delete(lease)
                 return None
-        leases = [entry.lease for entry in entries]
-        lease = choice.reusable(previous, leases, conf) or choice.any_free(leases, conf, self._dice)
-        return await self._create(replace(lease, attributes=attributes), conf)
+        for lease in taken:
+            entry = by_key[lease.key]
+            if entry.fault and claim.had(lease) and choice.fits(lease, conf, claim.uplink):
+                _log.warning("taking back what had become unreadable: %s", entry.fault)
+                wanted = replace(lease, attributes=claim.attributes)
+                return await self._keys.lease_anew(entry, wanted)
+        lease = choice.reusable(claim.previous, taken, conf, claim.uplink) or choice.any_free(
+            taken, conf, self._dice, claim.avoid
+        )
+        return await self._create(replace(lease, attributes=claim.attributes), conf)
 
-    async def _reuse(self, entry: Entry, attributes: Attributes) -> Lease | None:
+    async def _reuse(self, entry: Entry, lease: Lease, attributes: Attributes) -> Lease | None:
         """Take this node's key again: unchanged if it can be, else with what is true now."""
-        wanted = replace(entry.lease, attributes=attributes, expires=None)
-        same = keys.value(entry.lease.attributes) == keys.value(attributes)
+        wanted = replace(lease, attributes=attributes)
+        same = keys.value(lease.attributes) == keys.value(attributes)
         if not entry.lease_id:
             kept = same or await self._keys.replace(entry, wanted)
             return wanted if kept else None
@@ -182,9 +188,29 @@ class Etcd:
 
     # -------------------------------------------------------------------------------------- holding
 
+    async def _heal(self, lease: Lease) -> None:
+        """See that this node's key is there, and write it anew if it is not right; Revoked."""
+        entry = await self._mine(lease)
+        fault = entry.fault or self._usurper(entry, lease)
+        if fault:
+            _log.warning("writing this node's lease anew: %s", fault)
+            self._held = await self._write(entry, lease)
+
+    async def _write(self, entry: Entry, lease: Lease) -> Lease:
+        """Write this node's key: under its etcd lease, or a new one if that was taken from it."""
+        if entry.lease_id or lease.expires is None:
+            written = lease if await self._keys.replace(entry, lease) else None
+        else:
+            written = await self._keys.lease_anew(entry, lease)
+        if written is None:
+            raise StoreError(f"key {lease.key} changed while it was written")
+        return written
+
     async def _renewed(self, lease: Lease) -> Lease:
         """Renew the lease; gives it with its new end."""
         entry = await self._mine(lease)
+        if entry.fault or self._usurper(entry, lease):
+            return await self._write(entry, lease)
         if not entry.lease_id:
             return replace(lease, expires=None)
         expires = await self._keys.keep_alive(entry)
@@ -208,32 +234,61 @@ class Etcd:
         return True
 
     async def _mine(self, lease: Lease) -> Entry:
-        """Read this node's key; Revoked if it is gone, or another node's."""
+        """Read this node's key, which may have a fault; Revoked if it is gone, or another's.
+
+        Two nodes with one address: who holds the key by that alone gives way to the one who was
+        there before.
+        """
         entry = await self._keys.entry(lease)
-        if entry is None:
+        if entry is None or entry.lease is None:
             raise Revoked(f"lease {lease.key} has been revoked: etcd does not have it any more")
-        if not self._is_own(entry.lease, lease):
+        if not entry.fault and not self._is_own(entry.lease, lease):
             holder = entry.lease.attributes.public_ip or entry.lease.attributes.public_ip6
             raise Revoked(f"lease {lease.key} has been revoked: {holder} holds it")
+        usurper = self._usurper(entry, lease)
+        if usurper and not self._sure:
+            raise Revoked(f"lease {lease.key} has been revoked: {usurper}")
         return entry
 
     def _is_own(self, found: Lease, held: Lease) -> bool:
-        """Whether a lease as it was read is this node's."""
+        """Whether a lease as it was read has this node's address."""
         said = (held.attributes, self._published)
-        return any(one is not None and choice.is_own(found, one) for one in said)
+        return any(one is not None and has_address(found, one) for one in said)
 
-    def _compare(self, leases: Mapping[str, Lease]) -> None:
-        """Wake ``hold`` if this node's lease is not among them; tell if another node writes it."""
+    def _usurper(self, entry: Entry, held: Lease) -> str:
+        """Say that another node has written this node's key, with its address; "" if not."""
+        if entry.fault or entry.lease is None:
+            return ""
+        told = entry.lease.attributes
+        if not is_foreign(told, held.attributes.macs):
+            return ""
+        return (
+            f"another node publishes this node's address {', '.join(map(str, told.public_ips))},"
+            f" with the MAC {', '.join(sorted(told.macs))}: give each its own with --iface or"
+            " --public-ip"
+        )
+
+    def _compare(self, seen: Snapshot) -> bool:
+        """Wake ``hold`` unless this node's lease is as it should be; whether it is there at all.
+
+        Tells if another node writes it.
+        """
         if self._held is None:
-            return
-        found = leases.get(self._held.key)
-        if found is None or not self._is_own(found, self._held):
+            return True
+        found = seen.leases.get(self._held.key)
+        if (
+            found is None
+            or self._held.key in seen.faults
+            or not self._is_own(found, self._held)
+            or is_foreign(found.attributes, self._held.attributes.macs)
+        ):
             self._lost.set()
         elif found.attributes != self._held.attributes and not self._writing.locked():
             _log.warning(
                 "another node publishes this node's address: give one of them another --public-ip",
                 extra={"lease": found.key, "value": keys.value(found.attributes).decode()},
             )
+        return found is not None
 
 
 def _check_compacted(response: WatchResponse) -> None:

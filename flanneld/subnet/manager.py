@@ -6,11 +6,13 @@ one who compares, so that no event can be lost or misread.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
+    from flanneld.claim import Claim
     from flanneld.config import NetConf
     from flanneld.lease import Attributes, Lease
 
@@ -27,6 +29,17 @@ class Exhausted(Exception):
     """There is no free subnet in the network."""
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a store has, by the store's own keys: leases, and what is wrong with other entries.
+
+    An entry that was a lease and cannot be read any more is in both.
+    """
+
+    leases: Mapping[str, Lease] = field(default_factory=dict)
+    faults: Mapping[str, str] = field(default_factory=dict)
+
+
 class Manager(Protocol):
     """A store of leases.  Every call is bounded in time; StoreError if it can be tried again."""
 
@@ -36,15 +49,12 @@ class Manager(Protocol):
         """Give the network's configuration; ``config.ConfigError`` if it is wrong."""
         ...
 
-    async def own(self, attributes: Attributes) -> Lease | None:
-        """Give the lease that names the public address of these attributes, as it is now."""
+    async def leases(self) -> Snapshot:
+        """Give all leases, as they are now."""
         ...
 
-    async def acquire(self, attributes: Attributes, previous: Lease | None) -> Lease:
-        """Lease a subnet for this node, the one it had before if that is possible.
-
-        ``previous`` are the subnets of this node's ``subnet.env``.
-        """
+    async def acquire(self, claim: Claim) -> Lease:
+        """Lease a subnet for this node: the one that is its own by this claim, if there is one."""
         ...
 
     async def publish(self, lease: Lease, attributes: Attributes) -> Lease:
@@ -55,10 +65,10 @@ class Manager(Protocol):
         """Renew the lease in time, for ever, telling each time its new end; ends with Revoked."""
         ...
 
-    def watch(self) -> AsyncGenerator[Mapping[str, Lease], None]:
-        """Give all leases by key, this node's among them, now and after each change.
+    def watch(self) -> AsyncGenerator[Snapshot, None]:
+        """Give all leases, this node's among them, now and after each change.
 
-        Changes that come together are given together; the mapping is live.  StoreError when the
+        Changes that come together are given together; the snapshot is live.  StoreError when the
         store is away: what was given holds, and the next call begins with a new snapshot.
         """
         ...

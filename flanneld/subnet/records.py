@@ -1,84 +1,101 @@
-"""etcd's keys, events and comparisons as leases and back.  Pure, but for its log."""
+"""etcd's keys, events and comparisons as leases and back.  Pure."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from etcd3aio._protobuf import Compare
 
 from flanneld.lease import Lease
-from flanneld.subnet import choice, keys
+from flanneld.plain import quoted
+from flanneld.subnet import keys
+from flanneld.subnet.manager import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flanneld.lease import Attributes
-
-_log = logging.getLogger(__name__)
 _DELETE = 1  # mvccpb.Event.DELETE
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key of etcd: the lease it spells, its last revision, and its etcd lease (0: none)."""
+    """A key below the folder of leases, its last revision, and its etcd lease (0: none).
+
+    ``fault`` says what is wrong with one that is no lease.  Then nobody is known to hold the
+    subnets of ``lease``; which is None if the key spells none.
+    """
 
     key: str
-    lease: Lease
+    lease: Lease | None
     modified: int
     lease_id: int
+    fault: str = ""
 
 
-def entries(kvs: Iterable[Any]) -> list[Entry]:
-    """Read what a range gives (mvccpb.KeyValue); a key that is no lease is skipped and logged."""
-    found = []
-    for kv in kvs:
-        key = kv.key.decode(errors="replace")
-        try:
-            lease = keys.lease(key, kv.value)
-        except keys.BadLease as error:
-            _log.warning("ignoring a key of the store: %s", error)
-        else:
-            found.append(Entry(key, lease, kv.mod_revision, kv.lease))
-    return found
+def entries(kvs: Iterable[Any], folder: str) -> list[Entry]:
+    """Read what a range gives (mvccpb.KeyValue)."""
+    return [_entry(kv, folder) for kv in kvs]
 
 
-def own(found: Iterable[Entry], attributes: Attributes) -> list[Entry]:
-    """Find the entries of the node that publishes these attributes: one, unless one is outdated."""
-    return [entry for entry in found if choice.is_own(entry.lease, attributes)]
+def _entry(kv: Any, folder: str) -> Entry:
+    key = _key(kv, folder)
+    lease, fault = None, ""
+    try:
+        lease = Lease(*keys.subnets(key), since=kv.create_revision)
+        lease = replace(lease, attributes=keys.attributes(kv.value))
+    except keys.BadLease as error:
+        fault = f"ignoring a key of the store, {quoted(kv.key)}: {error}; delete or correct it"
+    return Entry(key, lease, kv.mod_revision, kv.lease, fault)
 
 
-def apply(events: Iterable[Any], leases: dict[str, Lease]) -> bool:
-    """Change leases by a watch's events (mvccpb.Event); whether any of them differs now.
+def _key(kv: Any, folder: str) -> str:
+    text: str = kv.key.decode(errors="backslashreplace")
+    return text.removeprefix(folder)
 
-    A value that cannot be read leaves the lease as it was known.
+
+class Seen:
+    """All entries of the store as they are, kept by a watch's events.
+
+    An entry that cannot be read any more is still the lease that it was, with a fault.
     """
-    changed = False
-    for event in events:
-        if event.type == _DELETE:
-            changed |= _remove(event.kv.key.decode(errors="replace"), leases)
-            continue
-        for entry in entries([event.kv]):
-            changed |= leases.get(entry.lease.key) != entry.lease
-            leases[entry.lease.key] = entry.lease
-    return changed
+
+    def __init__(self, found: Iterable[Entry], folder: str) -> None:
+        self._folder = folder
+        self._leases: dict[str, Lease] = {}
+        self._faults: dict[str, str] = {}
+        for entry in found:
+            self._put(entry)
+        self.snapshot = Snapshot(MappingProxyType(self._leases), MappingProxyType(self._faults))
+
+    def apply(self, events: Iterable[Any]) -> bool:
+        """Take a watch's events (mvccpb.Event); whether anything differs now."""
+        changed = False
+        for event in events:
+            if event.type == _DELETE:
+                key = _key(event.kv, self._folder)
+                gone = (self._leases.pop(key, None), self._faults.pop(key, None))
+                changed |= gone != (None, None)
+            else:
+                changed |= self._put(_entry(event.kv, self._folder))
+        return changed
+
+    def _put(self, entry: Entry) -> bool:
+        before = self._leases.get(entry.key), self._faults.get(entry.key)
+        if entry.fault:
+            self._faults[entry.key] = entry.fault
+        elif entry.lease is not None:
+            self._faults.pop(entry.key, None)
+            self._leases[entry.key] = entry.lease
+        return before != (self._leases.get(entry.key), self._faults.get(entry.key))
 
 
-def unchanged(entry: Entry) -> Compare:
+def unchanged(entry: Entry, folder: str) -> Compare:
     """Require that nobody has written the key since it was read."""
     return Compare(
         result=Compare.EQUAL,
         target=Compare.MOD,
-        key=entry.key.encode(),
+        key=(folder + entry.key).encode(),
         mod_revision=entry.modified,
     )
-
-
-def _remove(key: str, leases: dict[str, Lease]) -> bool:
-    """Forget the lease of a deleted key; a key that never was one is nobody's."""
-    try:
-        subnet, subnet6 = keys.subnets(key)
-    except keys.BadLease:
-        return False
-    return leases.pop(Lease(subnet, subnet6).key, None) is not None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from ipaddress import IPv4Network, IPv6Network, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flanneld import config
 from flanneld.flags import UsageError
+from flanneld.lease import Lease
+from flanneld.subnet import choice
 
 if TYPE_CHECKING:
     from flanneld.config import NetConf
@@ -27,7 +30,9 @@ def store(options: Options) -> Manager:
             with config.blamed(source):
                 return config.parse(local_conf(options))
 
-        return Local(read(), folder, options.peers, source=source, again=read)
+        conf = read()
+        wanted = _wanted(options.subnet, conf)
+        return Local(conf, folder, options.peers, wanted, source=source, again=read)
     from flanneld.subnet.etcd import Etcd
 
     return Etcd(options)
@@ -55,3 +60,23 @@ def local_conf(options: Options) -> str:
     if v6:
         document |= {"EnableIPv6": True, "IPv6Network": v6[0]}
     return json.dumps(document)
+
+
+def _wanted(text: str, conf: config.NetConf) -> Lease | None:
+    """Read ``--subnet``; UsageError if it cannot be a subnet of the network."""
+    if not text:
+        return None
+    about = f'invalid value "{text}" for flag -subnet'
+    try:
+        subnets = [ip_interface(part.strip()).network for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{about}: {error}") from None
+    lease = Lease(
+        next((one for one in subnets if isinstance(one, IPv4Network)), None),
+        next((one for one in subnets if isinstance(one, IPv6Network)), None),
+    )
+    if lease.subnets != tuple(subnets) or not choice.fits(lease, conf):
+        pools = [pool for pool in (conf.pool, conf.pool6) if pool is not None]
+        wanted = " and ".join(f"{pool.first} to {pool.last}" for pool in pools)
+        raise UsageError(f"{about}: this network has {wanted}")
+    return lease

@@ -47,7 +47,7 @@ def free_port() -> int:
 
 @dataclass
 class EtcdServer:
-    """One member; ``tls`` are extra flags for the server, ``client`` the same for etcdctl.
+    """One member; ``tls`` and ``flags`` are its own, ``client`` are etcdctl's for TLS.
 
     ``enter`` is a command that starts it and etcdctl elsewhere, where ``host`` is its address.
     """
@@ -56,6 +56,7 @@ class EtcdServer:
     tls: tuple[str, ...] = ()
     client: tuple[str, ...] = ()
     user: str = ""
+    flags: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     enter: tuple[str, ...] = ()
     ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
@@ -75,7 +76,7 @@ class EtcdServer:
                 *("--heartbeat-interval", "10", "--election-timeout", "100"),  # alone, it wins
                 *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
                 *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-                *("--initial-cluster", f"one={peer}", *self.tls),
+                *("--initial-cluster", f"one={peer}", *self.tls, *self.flags),
             ],
             stdout=log,
             stderr=log,
@@ -131,6 +132,13 @@ class EtcdServer:
     def put(self, key: str, value: str, *argv: str) -> None:
         self.ctl("put", f"{PREFIX}/{key}", value, *argv)
 
+    def put_long(self, key: str, value: str) -> None:
+        """Put what may be too long for a command's line."""
+        if value:
+            self.ctl("put", f"{PREFIX}/{key}", text=value)
+        else:
+            self.put(key, value)
+
     def delete(self, key: str) -> None:
         self.ctl("del", f"{PREFIX}/{key}")
 
@@ -155,6 +163,10 @@ class EtcdServer:
         lease = format(int(self.record(key)["lease"]), "x")
         found = json.loads(self.ctl("lease", "timetolive", lease, "-w", "json"))
         return int(found["ttl"]), int(found["granted-ttl"])
+
+    def granted(self) -> list[str]:
+        """The numbers of all etcd leases that there are."""
+        return self.ctl("lease", "list").split()[3:]
 
     def calls(self, method: str) -> int:
         """How often etcd says that it was called."""

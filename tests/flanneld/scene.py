@@ -106,6 +106,26 @@ class Node:
                 env={**os.environ, **environ},
             )
 
+    def beside(self, *command: str) -> subprocess.Popen[bytes]:
+        """Start another program in this node's namespace."""
+        enter = ("setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.name)
+        return subprocess.Popen([*enter, *command])
+
+    def flanneld(self, command: str, *flags: str, status: int | None = None) -> str:
+        """Run one of the daemon's commands here; all that it prints."""
+        enter = ("ip", "netns", "exec", self.name)
+        files = ("--subnet-file", str(self.subnet_file))
+        done = subprocess.run(
+            [*enter, *program(), command, *files, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert status is None or done.returncode == status, done.stdout
+        return done.stdout
+
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and give the exit status."""
         assert self.process is not None
@@ -131,7 +151,10 @@ class Node:
                 raise RuntimeError(f"{self.name} has ended\n{self.log}")
             return self.get("readyz").partition("\n")[0] == "flanneld is ready"
 
-        eventually(f"{self.name} ready\n{self.log}", answers)
+        try:
+            eventually(f"{self.name} ready", answers)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.get('readyz')}\n{self.log}") from None
 
     def get(self, page: str) -> str:
         """Fetch a page of the daemon, whatever its status."""

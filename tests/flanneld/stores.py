@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from flanneld.lease import Lease
+    from flanneld.subnet.manager import Snapshot
     from tests.flanneld.etcdserver import EtcdServer
 
 PATIENCE_S = 60.0
@@ -49,19 +50,19 @@ async def store(server: EtcdServer, *argv: str) -> AsyncIterator[Etcd]:
 
 
 async def until(
-    snapshots: AsyncGenerator[Mapping[str, Lease], None],
+    snapshots: AsyncGenerator[Snapshot, None],
     seen: Callable[[Mapping[str, Lease]], bool],
 ) -> Mapping[str, Lease]:
     """Take snapshots until one is as wanted."""
     async with asyncio.timeout(PATIENCE_S):
-        async for leases in snapshots:
-            if seen(leases):
-                return leases
+        async for snapshot in snapshots:
+            if seen(snapshot.leases):
+                return snapshot.leases
     raise AssertionError("the watch has ended")
 
 
 @asynccontextmanager
-async def watching(manager: Etcd) -> AsyncIterator[AsyncGenerator[Mapping[str, Lease], None]]:
+async def watching(manager: Etcd) -> AsyncIterator[AsyncGenerator[Snapshot, None]]:
     """A watch that is closed in the end."""
     async with aclosing(manager.watch()) as snapshots:
         yield snapshots
@@ -72,6 +73,6 @@ async def follow(manager: Etcd, snapshots: asyncio.Queue[dict[str, Lease]]) -> N
     while True:
         with suppress(StoreError):
             async with watching(manager) as seen:
-                async for leases in seen:
-                    snapshots.put_nowait(dict(leases))
+                async for snapshot in seen:
+                    snapshots.put_nowait(dict(snapshot.leases))
         await asyncio.sleep(0.1)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.flanneld.scene import PATIENCE_S, Scene, eventually
 from tests.kernel.privatens import needs_root, private, sh
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = [needs_root, pytest.mark.timeout(900)]
 
@@ -179,6 +178,31 @@ def test_udp(tmp_path: Path) -> None:
     one.start()
     one.ready()
     eventually("packets pass again", lambda: two.reaches(one.base))
+
+
+@private
+def test_no_child_has_the_store_s_password_and_no_file_is_everybody_s(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, 1)
+    (one,) = scene.nodes
+    before = os.umask(0)
+    one.start(
+        *("--subnet-mgr", "local", "--network", "10.9.0.0/16", "--backend", "udp"),
+        FLANNELD_ETCD_USERNAME="flannel",
+        FLANNELD_ETCD_PASSWORD="hunter2",  # noqa: S106 - what is not to be seen
+    )
+    os.umask(before)
+    one.ready()
+    assert one.process is not None
+    children = Path(f"/proc/{one.process.pid}/task/{one.process.pid}/children").read_text().split()
+    assert children
+    for child in children:
+        environ = Path(f"/proc/{child}/environ").read_bytes()
+        assert b"hunter2" not in environ
+        assert b"PATH=" in environ
+    made = [path for name in ("run", "data") for path in (one.folder / name).rglob("*")]
+    assert {"subnet.lock", "subnet.env", "lock"} <= {path.name for path in made}
+    for path in (one.folder / "run", one.folder / "data", *made):
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o022 or path.is_socket(), path
 
 
 @private

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 import pytest
 
+from flanneld.claim import Claim
 from flanneld.config import ConfigError
 from flanneld.lease import Attributes, Lease
 from flanneld.subnet import choice
@@ -24,7 +25,7 @@ async def acquired(
     server: EtcdServer, host: int = 1, previous: Lease | None = None, **extra: str
 ) -> Lease:
     async with store(server) as manager:
-        return await manager.acquire(attributes(host, **extra), previous)
+        return await manager.acquire(Claim(attributes(host, **extra), previous=previous))
 
 
 class TestAcquire:
@@ -59,6 +60,54 @@ class TestAcquire:
         assert again.key == first.key
         assert etcd.leases() == {first.key: value(mac="02:00:00:00:00:01")}
         assert etcd.seconds_to_live(f"subnets/{first.key}")[1] == 86400
+        assert len(etcd.granted()) == 1
+
+    def test_an_address_that_changed_while_it_was_stopped(self, etcd: EtcdServer) -> None:
+        """The node keeps its subnet, and leaves nothing of the old address behind."""
+        etcd.configure()
+        first = asyncio.run(acquired(etcd))
+
+        async def body() -> Lease:
+            async with store(etcd) as manager:
+                return await manager.acquire(Claim(attributes(77), last=first))
+
+        assert asyncio.run(body()).key == first.key
+        assert etcd.leases() == {first.key: value(77)}
+
+    def test_an_own_key_that_became_unreadable_is_written_anew(self, etcd: EtcdServer) -> None:
+        etcd.configure(SubnetMax="10.244.2.0")
+        first = asyncio.run(acquired(etcd))
+        for raw in ("", "null", "[" * 2000, "garbage"):
+            etcd.put(f"subnets/{first.key}", raw)
+            again = asyncio.run(acquired(etcd, previous=first))
+            assert again.key == first.key
+            assert etcd.leases() == {first.key: value()}
+            assert etcd.seconds_to_live(f"subnets/{first.key}")[1] == 86400
+        # A node that does not know it as its own takes another: somebody has it.
+        etcd.put(f"subnets/{first.key}", "garbage")
+        assert asyncio.run(acquired(etcd, 2)).key != first.key
+        with pytest.raises(Exhausted):
+            asyncio.run(acquired(etcd, 3))
+
+    def test_a_lease_as_wide_as_the_network_keeps_nobody_out(self, etcd: EtcdServer) -> None:
+        etcd.configure()
+        for key in ("10.244.0.0-16", "10.0.0.0-8", "0.0.0.0-1"):
+            etcd.put(f"subnets/{key}", value(9))
+        assert asyncio.run(acquired(etcd)).key in etcd.leases()
+
+    def test_the_underlay_is_never_leased(self, etcd: EtcdServer) -> None:
+        etcd.configure(Network="192.168.64.0/22", SubnetLen=24)
+        uplink = (ip_network("192.168.64.0/24"), ip_network("192.168.66.7/32"))
+        etcd.put("subnets/192.168.65.0-24", value(1))
+        claim = Claim(attributes(1), uplink=uplink[:1], avoid=uplink)
+
+        async def body() -> Lease:
+            async with store(etcd) as manager:
+                return await manager.acquire(claim)
+
+        assert asyncio.run(body()).key == "192.168.65.0-24"  # it was so, and does no harm
+        claim = Claim(attributes(2), uplink=uplink, avoid=uplink)
+        assert asyncio.run(body()).key == "192.168.67.0-24"
 
     def test_the_last_runs_subnet_is_taken_if_free(self, etcd: EtcdServer) -> None:
         etcd.configure()
@@ -82,6 +131,7 @@ class TestAcquire:
         second = asyncio.run(acquired(etcd, previous=first))
         assert second.key.endswith("-26")
         assert list(etcd.leases()) == [second.key]
+        assert len(etcd.granted()) == 1
 
     def test_a_lease_that_somebody_made_short_is_made_long(self, etcd: EtcdServer) -> None:
         etcd.configure()
@@ -116,7 +166,7 @@ class TestAcquire:
 
         async def body() -> Lease:
             async with store(etcd) as manager:
-                return await manager.acquire(both, None)
+                return await manager.acquire(Claim(both))
 
         lease = asyncio.run(body())
         assert "&fd00:0:0:" in lease.key
@@ -131,7 +181,7 @@ class TestAcquire:
         async def body(host: int) -> Lease:
             async with store(etcd) as manager:
                 own = Attributes(public_ip6=IPv6Address(f"fd01::{host}"))
-                return await manager.acquire(own, None)
+                return await manager.acquire(Claim(own))
 
         keys = {asyncio.run(body(host)).key for host in (1, 2, 3)}
         assert len(keys) == 3
@@ -144,12 +194,13 @@ class TestAcquire:
             async with AsyncExitStack() as stack:
                 managers = [await stack.enter_async_context(store(etcd)) for _ in range(50)]
                 return await asyncio.gather(
-                    *(one.acquire(attributes(host), None) for host, one in enumerate(managers, 1))
+                    *(one.acquire(Claim(attributes(host))) for host, one in enumerate(managers, 1))
                 )
 
         leases = asyncio.run(body())
         assert len({lease.key for lease in leases}) == 50
         assert sorted(etcd.leases()) == sorted(lease.key for lease in leases)
+        assert len(etcd.granted()) == 50  # what a lost race had been granted is given back
 
     def test_families_that_collide_singly_are_noticed(
         self, etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch
@@ -170,25 +221,26 @@ class TestAcquire:
                     for host in (1, 2)
                 ]
                 entries, _ = await late._keys.entries()
-                first = await early.acquire(own[0], None)
+                first = await early.acquire(Claim(own[0]))
                 chosen = iter([first.subnet])
 
-                def stale(leases: object, conf: object, dice: object) -> Lease:
+                def stale(*given: object) -> Lease:
                     subnet = next(chosen, None)
                     if subnet is None:
                         raced.set()
-                        return real(leases, conf, dice)  # type: ignore[arg-type]
+                        return real(*given)  # type: ignore[arg-type]
                     return Lease(subnet, IPv6Network("fd00:0:0:77::/64"))
 
                 real = choice.any_free
                 monkeypatch.setattr(choice, "any_free", stale)
                 assert entries == []
-                return first, await late.acquire(own[1], None)
+                return first, await late.acquire(Claim(own[1]))
 
         first, second = asyncio.run(body())
         assert raced.is_set()
         assert first.subnet != second.subnet
         assert sorted(etcd.leases()) == sorted([first.key, second.key])
+        assert len(etcd.granted()) == 2
 
 
 class TestConfig:

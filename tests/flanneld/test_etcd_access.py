@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flanneld import options
+from flanneld.claim import Claim
 from flanneld.flags import UsageError
 from flanneld.subnet.client import Client
 from flanneld.subnet.endpoint import TLS, Endpoint
@@ -20,7 +21,7 @@ from tests.flanneld.etcdserver import PREFIX, free_port
 from tests.flanneld.stores import attributes, store, until, value, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from flanneld.lease import Lease
@@ -86,7 +87,7 @@ def tls(pki: Path, name: str = "client", authority: str = "ca") -> list[str]:
 async def lease(server: EtcdServer, *argv: str) -> Lease:
     """Acquire, and see the lease in a watch."""
     async with store(server, *argv) as manager, watching(manager) as seen:
-        acquired = await manager.acquire(attributes(), None)
+        acquired = await manager.acquire(Claim(attributes()))
         await until(seen, lambda leases: acquired.key in leases)
         return acquired
 
@@ -168,7 +169,12 @@ def test_a_file_that_is_not_there_is_named(secure: EtcdServer, pki: Path) -> Non
 
 @pytest.fixture
 def guarded(etcd: EtcdServer) -> EtcdServer:
-    """An etcd where only `flannel`, with its password, may write, and only under our prefix."""
+    """An etcd with users."""
+    return guard(etcd)
+
+
+def guard(etcd: EtcdServer) -> EtcdServer:
+    """Let only `flannel`, with its password, write, and only under our prefix."""
     etcd.configure()
     etcd.ctl("user", "add", "root:rooted")
     etcd.ctl("user", "grant-role", "root", "root")
@@ -199,20 +205,35 @@ def test_a_user_without_the_right_is_refused(guarded: EtcdServer) -> None:
         asyncio.run(lease(guarded, *LOGIN, "--etcd-prefix", "/elsewhere"))
 
 
-def test_a_login_that_the_server_forgot_is_made_again(guarded: EtcdServer) -> None:
-    """Simple tokens of etcd do not outlive its restart."""
+def test_a_login_that_the_server_forgot_is_made_again(
+    new_etcd: Callable[..., EtcdServer],
+) -> None:
+    """A token of one second ends between two calls that are further apart, but not by the clock."""
+    server = guard(new_etcd(flags=("--auth-token-ttl", "1")))
+
+    async def forgotten(call: Callable[[], Awaitable[object]]) -> None:
+        """Call after longer and longer pauses, until that has taken another login."""
+        before = server.calls("Authenticate")
+        for pause in (1.5, 3, 6, 12, 24):
+            await asyncio.sleep(pause)
+            await call()
+            if server.calls("Authenticate") > before:
+                return
+        raise AssertionError("etcd never forgot the login")
 
     async def body() -> None:
-        async with store(guarded, *LOGIN) as manager:
-            acquired = await manager.acquire(attributes(), None)
-            guarded.stop()
-            guarded.start()
-            await manager.publish(acquired, attributes(7))
-            async with watching(manager) as seen:
-                await until(seen, lambda leases: acquired.key in leases)
+        async with store(server, *LOGIN) as manager:
+            acquired = await manager.acquire(Claim(attributes()))
+
+            async def watch() -> None:
+                async with watching(manager) as seen:
+                    await until(seen, lambda leases: acquired.key in leases)
+
+            await forgotten(lambda: manager.publish(acquired, attributes(7)))
+            await forgotten(watch)
 
     asyncio.run(body())
-    assert list(guarded.leases().values()) == [value(7)]
+    assert list(server.leases().values()) == [value(7)]
 
 
 class TestEndpoints:
@@ -224,7 +245,7 @@ class TestEndpoints:
             manager = Etcd(options.read(["--etcd-endpoints", f"{away},{etcd.url}"], {}))
             try:
                 async with watching(manager) as seen:
-                    acquired = await manager.acquire(attributes(), None)
+                    acquired = await manager.acquire(Claim(attributes()))
                     await until(seen, lambda leases: acquired.key in leases)
                     return acquired
             finally:
@@ -243,7 +264,7 @@ class TestEndpoints:
         async def body() -> Lease:
             manager = Etcd(options.read(["--etcd-endpoints", f"{hanging.url},{etcd.url}"], {}))
             try:
-                return await manager.acquire(attributes(), None)
+                return await manager.acquire(Claim(attributes()))
             finally:
                 await manager.close()
 

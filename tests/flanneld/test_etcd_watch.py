@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
 
 import pytest
 
+from flanneld.claim import Claim
+from flanneld.subnet import records
 from flanneld.subnet.manager import StoreError
 from tests.flanneld.stores import PATIENCE_S, attributes, follow, store, until, value, watching
 
@@ -72,11 +73,8 @@ def test_go_s_own_spellings_are_read(etcd: EtcdServer) -> None:
         ("subnets/10.244.9.0-24", '{"PublicIP":"192.168.64.9","BackendData":7}'),
     ],
 )
-def test_a_bad_key_is_told_and_harms_no_other(
-    etcd: EtcdServer, caplog: pytest.LogCaptureFixture, key: str, raw: str
-) -> None:
+def test_a_bad_key_is_told_and_harms_no_other(etcd: EtcdServer, key: str, raw: str) -> None:
     etcd.put("subnets/10.244.2.0-24", value(2))
-    caplog.set_level(logging.WARNING)
 
     async def body() -> None:
         async with store(etcd) as manager, watching(manager) as seen:
@@ -85,13 +83,63 @@ def test_a_bad_key_is_told_and_harms_no_other(
             etcd.put("subnets/10.244.3.0-24", value(3))
             leases = await until(seen, lambda leases: "10.244.3.0-24" in leases)
             assert sorted(leases) == ["10.244.2.0-24", "10.244.3.0-24"]
+            (fault,) = (await manager.leases()).faults.values()
+            assert f"/coreos.com/network/{key}" in fault
+            assert len(fault) < 1000
             etcd.delete(key)
             etcd.put("subnets/10.244.4.0-24", value(4))
             leases = await until(seen, lambda leases: "10.244.4.0-24" in leases)
             assert len(leases) == 3
+            assert not (await manager.leases()).faults
 
     asyncio.run(body())
-    assert key in caplog.text
+
+
+@pytest.mark.parametrize("stray", ["old/10.244.1.0-24", "10.244.1.0-024", "x10.244.1.0-24"])
+def test_a_stray_key_is_no_lease_s(etcd: EtcdServer, stray: str) -> None:
+    """It ends in a lease's key: put and deleted, it touches neither this node's nor a peer's."""
+    etcd.configure()
+
+    async def body() -> None:
+        async with store(etcd) as manager, watching(manager) as seen:
+            lease = await manager.acquire(Claim(attributes()))
+            for key in (lease.key, "10.244.2.0-24"):
+                etcd.put("subnets/10.244.2.0-24", value(2))
+                await until(seen, lambda leases: len(leases) == 2)
+                bad = stray.replace("10.244.1.0-", key.removesuffix("24"))
+                etcd.put(f"subnets/{bad}", value(9))
+                etcd.delete(f"subnets/{bad}")
+                etcd.put("subnets/10.244.3.0-24", value(3))
+                leases = await until(seen, lambda leases: "10.244.3.0-24" in leases)
+                assert leases[lease.key].attributes == attributes()
+                assert leases["10.244.2.0-24"].attributes == attributes(2)
+                etcd.delete("subnets/10.244.3.0-24")
+
+    asyncio.run(body())
+
+
+def test_all_is_read_again_when_this_node_s_lease_is_missing(
+    etcd: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has made the watch believe that: the next snapshot is what etcd has."""
+    etcd.configure()
+    real = records.Seen.apply
+
+    async def body() -> None:
+        async with store(etcd) as manager, watching(manager) as seen:
+            lease = await manager.acquire(Claim(attributes()))
+            await until(seen, lambda leases: lease.key in leases)
+
+            def forget(this: records.Seen, events: object) -> bool:
+                real(this, events)  # type: ignore[arg-type]
+                this._leases.pop(lease.key, None)
+                return True
+
+            monkeypatch.setattr(records.Seen, "apply", forget)
+            etcd.put("subnets/10.244.2.0-24" if lease.key != "10.244.2.0-24" else "x", value(2))
+            assert lease.key in await until(seen, lambda leases: len(leases) == 2)
+
+    asyncio.run(body())
 
 
 def test_a_bad_value_leaves_the_lease_as_it_was_known(etcd: EtcdServer) -> None:
@@ -188,7 +236,7 @@ def test_no_call_a_key(etcd: EtcdServer) -> None:
 
     async def body() -> None:
         async with store(etcd) as manager, watching(manager) as seen:
-            await manager.acquire(attributes(251), None)
+            await manager.acquire(Claim(attributes(251)))
             assert len(await until(seen, bool)) == 101
             etcd.put("subnets/10.244.5.0-24", value(5, "02:00:00:00:00:55"))
             await until(seen, lambda leases: "02:00:00:00:00:55" in macs(leases).values())

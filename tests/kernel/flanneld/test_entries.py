@@ -168,12 +168,13 @@ def test_this_node_changes_its_backend_and_changes_back() -> None:
 
 @private
 def test_one_bad_peer_holds_up_no_other() -> None:
-    """Its address is the link's broadcast address, which the kernel refuses as a gateway."""
+    """Its address has just gone off the link, and the kernel refuses it as a gateway."""
     up()
-    bad = lease(3, "host-gw", public_ip=IPv4Address("192.168.9.255"))
+    sh("ip address del 192.168.9.1/24 dev eth0; ip address add 192.168.9.1/25 dev eth0")
+    bad = lease(3, "host-gw", public_ip=IPv4Address("192.168.9.177"))
     report = apply(plan(lease(2, "host-gw"), bad, lease(4, "host-gw"), kind="host-gw"))
     (problem,) = report.problems
-    assert problem.startswith("add route 10.244.3.0/24 via 192.168.9.255 dev eth0: ")
+    assert problem.startswith("add route 10.244.3.0/24 via 192.168.9.177 dev eth0: ")
     assert {"10.244.2.0/24", "10.244.4.0/24"} < set(routes())
     assert "10.244.3.0/24" not in routes()
 
@@ -229,7 +230,7 @@ def test_gos_state_is_taken_over_and_its_stale_entries_go() -> None:
 @private
 def test_gos_host_gw_route_of_a_lease_is_taken_over() -> None:
     up()
-    sh("ip route add 10.244.2.0/24 via 192.168.9.77 dev eth0")
+    sh("ip route add 10.244.2.0/24 via 192.168.9.177 dev eth0")
     settle(plan(lease(2, "host-gw"), kind="host-gw"))
     assert route("10.244.2.0/24") == VIA_PEER
 

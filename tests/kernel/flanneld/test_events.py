@@ -33,6 +33,8 @@ CONCERNING = [
     "bridge fdb del 02:00:00:04:00:02 dev flannel.1",
     "ip route del 10.244.2.0/24",
     "ip route add 10.244.3.0/24 via 10.244.3.0 dev flannel.1 onlink",
+    "ip route add default via 192.168.9.254 metric 5",
+    "ip route add default via 192.168.9.254 metric 5 proto dhcp",
 ]
 OTHERS = [
     "ip link add pod type veth peer name host; ip link set pod up; ip link del pod",
@@ -85,6 +87,31 @@ def test_concerning(command: str) -> None:
 def test_of_others(command: str) -> None:
     up()
     assert not heard(command)
+
+
+@private
+def test_events_that_were_lost_count_as_heard() -> None:
+    """The kernel drops what a full buffer has no room for, and says so once."""
+    up()
+
+    async def run() -> None:
+        changed = asyncio.Event()
+        hearing = Events(changed.set)
+        hearing.open()
+        try:
+            # What comes and goes by another name is heard of, and concerns nobody.
+            hearing.watch(Watched(names=frozenset({"another"})))
+            await changed.wait()
+            changed.clear()
+            assert hearing._source is not None
+            hearing._source._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            sh("for i in $(seq 50); do ip link set eth0 down; ip link set eth0 up; done")
+            async with asyncio.timeout(60):
+                await changed.wait()
+        finally:
+            hearing.close()
+
+    asyncio.run(run())
 
 
 @private

@@ -197,6 +197,25 @@ def keep(wanted: Forwarding) -> None:
     asyncio.run(run())
 
 
+@scenario
+async def test_the_forwarder_has_no_capabilities() -> None:
+    """From before its first packet on; and it can get none by execve(2)."""
+    wire = peer_socket(attach())
+    async with node() as keeper:
+        pod = receiver()
+        wire.sendto(udp_packet(b"hello"), (str(NODE), PORT))
+        assert pod.recv(100) == b"hello"
+        found = status(keeper.process_id)
+        sets = [found[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")]
+        assert {int(one, 16) for one in sets} == {0}
+        assert found["NoNewPrivs"] == "1"
+
+
+def status(process_id: int | None) -> dict[str, str]:
+    lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines)
+
+
 @asynccontextmanager
 async def peer_node(wanted: Forwarding) -> AsyncIterator[None]:
     keeper = Keeper(lambda: None)
@@ -207,7 +226,7 @@ async def peer_node(wanted: Forwarding) -> AsyncIterator[None]:
 
 def start_peer(peer: int, kind: str) -> None:
     """Start the peer's forwarder: ours, or one that reads and sends each packet by itself."""
-    theirs = replace(WANTED, local=PEER, nodes={PODS: NODE})
+    theirs = replace(WANTED, local=PEER, subnet=PEER_PODS, nodes={PODS: NODE})
     sys.stdout.flush()
     spawn_inside(peer, (lambda: keep(theirs)) if kind == "ours" else (lambda: loop(2)))
     sh(f"until nsenter -t {peer} -n ip -o link show flannel0 up 2>/dev/null; do sleep 0.05; done")

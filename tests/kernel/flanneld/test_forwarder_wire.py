@@ -121,6 +121,51 @@ async def test_a_stranger_s_datagrams_are_dropped_unless_allowed() -> None:
 
 
 @scenario
+async def test_only_packets_from_pods_to_this_node_s_pods_come_in() -> None:
+    """Whoever can send with a node's address would else reach all that this node reaches."""
+    wire = peer_socket(attach())
+    sh(
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0"
+        " net.ipv4.conf.all.accept_source_route=1\n"
+        "ip link add lan type veth peer name far; ip link set far up; ip link set lan up\n"
+        "ip address add 10.9.9.1/24 dev lan; ip address add 10.44.3.1/24 dev lan"
+    )
+    lan = watcher("lan", "10.9.9.9", "10.44.3.9", "192.168.9.66")
+    through = b"\x83\x07\x04" + socket.inet_aton("10.9.9.9") + b"\0"
+    bad = [
+        udp_packet(b"bad", destination="10.9.9.9"),
+        udp_packet(b"bad", destination="10.44.3.9"),  # another node's pod
+        udp_packet(b"bad", source="8.8.8.8", destination="10.9.9.9"),
+        udp_packet(b"bad", source="8.8.8.8"),
+        udp_packet(b"bad", source="192.168.9.2"),
+        udp_packet(b"bad", destination="192.168.9.1"),
+        udp_packet(b"bad", destination="255.255.255.255"),
+        udp_packet(b"bad", destination="224.0.0.1"),
+        udp_packet(b"bad", options=through),
+        udp_packet(b"bad", options=b"\x01" + through[:-1]),
+        udp_packet(b"bad", options=b"\x44\x40\x05\0"),  # longer than the header
+    ]
+    async with node():
+        pod = receiver()
+        for data in (*bad, *bad, udp_packet(b"good", options=b"\x01\x01\x01\0")):
+            wire.sendto(data, (str(NODE), PORT))
+        wire.sendto(udp_packet(b"good"), (str(NODE), PORT))
+        assert [pod.recv(100), pod.recv(100)] == [b"good", b"good"]
+        with pytest.raises(BlockingIOError):
+            lan.recv(2000)
+
+
+def watcher(link: str, *hosts: str) -> socket.socket:
+    """See each IPv4 packet that leaves by a link for one of these hosts."""
+    for host in hosts:
+        sh(f"ip neighbour replace {host} lladdr 02:00:00:00:00:99 dev {link}")
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+    made.bind((link, 0x0800))
+    made.setblocking(False)
+    return made
+
+
+@scenario
 async def test_nonsense_is_survived() -> None:
     wire = peer_socket(attach())
     chance = random.Random(5)

@@ -6,8 +6,8 @@ import json
 from ipaddress import ip_address
 from typing import Any
 
-from flanneld.external import IFA_F_DEPRECATED, IFA_F_TEMPORARY
 from flanneld.kernel import interfaces
+from flanneld.links import IFA_F_DEPRECATED, IFA_F_TEMPORARY
 from tests.kernel.privatens import needs_root, private, sh
 
 pytestmark = needs_root
@@ -75,12 +75,12 @@ def test_the_default_route_with_the_least_metric() -> None:
     two_uplinks()
     names = {link["ifindex"]: link["ifname"] for link in ip("link show")}
     found = interfaces.read().defaults
-    assert {version: names[index] for version, index in found.items()} == {4: "two", 6: "one"}
+    assert {version: names[found[version][0]] for version in found} == {4: "two", 6: "one"}
 
 
 @private
 def test_no_default_route() -> None:
-    assert interfaces.read().defaults == {4: 0, 6: 0}
+    assert interfaces.read().defaults == {4: (), 6: ()}
 
 
 @private

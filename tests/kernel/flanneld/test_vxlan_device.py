@@ -112,25 +112,50 @@ def test_a_foreign_address_outside_the_network_stays() -> None:
     assert addresses("flannel.1") == {"10.244.1.0/32", "172.31.0.1/30"}
 
 
+ALIKE = "ip link add flannel.1 type vxlan id 1 dev eth0 local 192.168.9.1 dstport 8472 nolearning"
+
+
 @pytest.mark.parametrize(
-    "there",
+    ("there", "reused"),
     [
-        "ip link add flannel.1 type vxlan id 9 dev eth0 local 192.168.9.1 dstport 8472",
-        "ip link add flannel.1 type vxlan id 1 dev eth0 local 192.168.9.9 dstport 8472",
-        "ip link add flannel.1 type vxlan id 1 dev far local 192.168.9.1 dstport 8472",
-        "ip link add flannel.1 type vxlan id 1 dev eth0 local 192.168.9.1 dstport 8472 gbp",
-        "ip link add flannel.1 type vxlan id 1 dev eth0 group 239.1.1.1 dstport 8472",
-        "ip link add flannel.1 type vxlan external dstport 8472",
-        "ip link add flannel.1 type vxlan id 1 dev eth0 local 192.168.9.1 dstport 8472 l2miss",
+        (ALIKE, True),
+        (ALIKE.replace("id 1", "id 9"), False),
+        (ALIKE.replace("192.168.9.1", "192.168.9.9"), False),
+        (ALIKE.replace("dev eth0", "dev far"), False),
+        (ALIKE.replace("nolearning", "learning"), False),
+        (ALIKE + " gbp", False),
+        (ALIKE + " l2miss", False),
+        (ALIKE + " l3miss", False),
+        (ALIKE + " group 239.1.1.1", False),
+        ("ip link add flannel.1 type vxlan external dstport 8472", False),
     ],
 )
 @private
-def test_one_of_other_parameters_is_replaced(there: str) -> None:
+def test_one_of_other_parameters_is_replaced(there: str, reused: bool) -> None:  # noqa: FBT001
     up()
     sh(there)
     index = device()["ifindex"]
     settle(plan(lease(2)))
-    assert device()["ifindex"] != index
+    assert (device()["ifindex"] == index) is reused
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "stale"),
+    [
+        ("flannel.7", "10.244.7.0/32", True),
+        ("flannel.7", "10.244.7.1/24", False),  # a flannel's has no prefix
+        ("flannel.7", "10.9.7.0/32", False),
+        ("flannel.8", "10.244.7.0/32", False),
+        ("mine.7", "10.244.7.0/32", False),
+    ],
+)
+@private
+def test_what_is_not_provably_a_flannel_s_stays(name: str, address: str, stale: bool) -> None:  # noqa: FBT001
+    up()
+    sh(f"ip link add {name} type vxlan id 7 dev eth0 dstport 8479; ip link set {name} up")
+    sh(f"ip address add {address} dev {name}")
+    settle(plan(lease(2)))
+    assert (link(name) is None) is stale
 
 
 @private

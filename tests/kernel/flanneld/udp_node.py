@@ -33,6 +33,8 @@ WANTED = Forwarding(
     mtu=MTU,
     local=NODE,
     port=PORT,
+    network=IPv4Network("10.44.0.0/16"),
+    subnet=PODS,
     nodes={PEER_PODS: PEER},
 )
 
@@ -76,12 +78,25 @@ def peer_socket(peer: int, port: int = PORT) -> socket.socket:
     return made
 
 
-def udp_packet(payload: bytes, *, ttl: int = 60, source: str = "10.44.2.9", port: int = 7) -> bytes:
-    """A whole IPv4 packet from a pod of the peer to this node's device."""
-    hosts = socket.inet_aton(source) + PODS[0].packed
+def udp_packet(
+    payload: bytes,
+    *,
+    ttl: int = 60,
+    source: str = "10.44.2.9",
+    destination: str = str(PODS[0]),
+    port: int = 7,
+    options: bytes = b"",
+) -> bytes:
+    """A whole IPv4 packet from a pod of the peer to this node's device, if not to another."""
+    hosts = socket.inet_aton(source) + socket.inet_aton(destination)
     udp = struct.pack("!HHHH", 9, port, 8 + len(payload), 0) + payload
     head = bytearray(
-        struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0x4000, ttl, 17, 0) + hosts
+        struct.pack(
+            "!BBHHHBBH",
+            *(0x45 + len(options) // 4, 0, 20 + len(options) + len(udp), 0, 0x4000, ttl, 17, 0),
+        )
+        + hosts
+        + options
     )
     struct.pack_into("!H", head, 10, words_sum(bytes(head)))
     return bytes(head) + udp

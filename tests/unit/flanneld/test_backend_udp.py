@@ -50,6 +50,8 @@ def test_the_forwarder_has_each_peer_and_not_this_node() -> None:
         mtu=1472,
         local=IPv4Address("192.168.9.1"),
         port=8285,
+        network=IPv4Network("10.244.0.0/16"),
+        subnet=IPv4Network("10.244.1.0/24"),
         strict=True,
         nodes={
             IPv4Network("10.244.2.0/24"): IPv4Address("192.168.9.2"),

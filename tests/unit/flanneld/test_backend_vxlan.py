@@ -213,7 +213,7 @@ PROBLEMS = [
     (
         "multicast MAC",
         lease(2, backend_data={"VNI": 1, "VtepMAC": "01:00:5e:00:00:01"}),
-        "10.244.2.0/24 of 192.168.9.2: it publishes the VtepMAC '01:00:5e:00:00:01'",
+        '10.244.2.0/24 of 192.168.9.2: it publishes the VtepMAC "01:00:5e:00:00:01"',
     ),
     ("no data", lease(2, backend_data=None), "10.244.2.0/24 of 192.168.9.2: it publishes the Vtep"),
     ("no address", lease(2, public_ip=None), "10.244.2.0/24: its holder publishes no IPv4 address"),
@@ -270,10 +270,18 @@ def test_one_public_address_of_two_peers_is_told() -> None:
 
 
 def test_this_nodes_own_address_is_never_a_peer() -> None:
-    planned = plan(lease(2, public_ip=IPv4Address("192.168.9.1")))
+    """One with this node's MAC is its own, from before; any other is another node's."""
+    own = IPv4Address("192.168.9.1")
+    planned = plan(lease(2, public_ip=own, backend_data=lease(1).attributes.backend_data))
     assert not planned.routes
     assert not planned.problems
     assert "this node's own public address" in planned.warnings[0]
+    planned = plan(lease(2, public_ip=own), lease(3))
+    assert {route.destination for route in planned.routes} == {lease(3).subnet}
+    assert (
+        "10.244.2.0/24 of 192.168.9.1: that is an address of this node: another"
+        in (planned.problems[0])
+    )
 
 
 def test_a_subnet_outside_the_network_is_not_routed() -> None:
@@ -299,7 +307,7 @@ def test_one_subnet_of_two_peers() -> None:
         assert planned.forwards == {TUNNEL[1]}
         assert planned.problems == (
             (
-                "10.244.2.0/24 of 192.168.9.3: 192.168.9.2 publishes the same subnet; that one is"
-                " programmed. Delete the wrong lease"
+                "10.244.2.0/24 of 192.168.9.3: 10.244.2.0/24 of 192.168.9.2 publishes the same"
+                " subnet, and is the older lease; that one is programmed. Delete the wrong lease"
             ),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flanneld.config import NetConf
 
 NETWORK = IPv4Network("10.0.0.0/22")
-SUBNETS = st.integers(23, 30).flatmap(
+SUBNETS = st.integers(24, 30).flatmap(
     lambda length: st.sampled_from(list(NETWORK.subnets(new_prefix=length)))
 )
 
@@ -93,10 +93,24 @@ def test_what_fits(lease: Lease, good: bool) -> None:  # noqa: FBT001 - a case t
     assert choice.fits(lease, conf()) is good
 
 
-def test_a_node_is_known_by_its_public_address() -> None:
-    one, other = IPv4Address("192.0.2.1"), IPv4Address("192.0.2.2")
-    held = Lease(IPv4Network("10.0.1.0/26"), None, Attributes(one, IPv6Address("fd01::1")))
-    assert choice.is_own(held, Attributes(one))
-    assert not choice.is_own(held, Attributes(other, IPv6Address("fd01::1")))
-    assert choice.is_own(held, Attributes(None, IPv6Address("fd01::1")))
-    assert not choice.is_own(held, Attributes())
+def test_a_subnet_inside_a_longer_one_does_not_end_it() -> None:
+    taken = leases(IPv4Network("10.0.0.0/24"), IPv4Network("10.0.0.64/26"))
+    assert choice.first_free(taken, conf()).subnet == IPv4Network("10.0.1.0/26")
+
+
+@pytest.mark.parametrize("wide", ["0.0.0.0/1", "10.0.0.0/8", "10.0.0.0/22", "10.0.0.0/23"])
+def test_what_cannot_be_a_node_s_keeps_nobody_out(wide: str) -> None:
+    """A network has room for four nodes at least: what is wider than a quarter is no node's."""
+    taken = leases(IPv4Network(wide))
+    assert choice.first_free(taken, conf()).subnet == IPv4Network("10.0.0.64/26")
+    previous = Lease(IPv4Network("10.0.0.128/26"), None)
+    assert choice.reusable(previous, taken, conf()) == previous
+
+
+def test_the_underlay_and_nodes_addresses_are_not_leased() -> None:
+    node = Lease(IPv4Network("10.0.1.0/26"), None, Attributes(IPv4Address("10.0.0.130")))
+    avoid = (IPv4Network("10.0.0.80/30"), IPv4Network("10.0.0.200/32"))
+    found = choice.first_free([node], conf(), avoid)
+    assert found.subnet == IPv4Network("10.0.1.64/26")
+    assert not choice.fits(Lease(IPv4Network("10.0.0.64/26"), None), conf(), avoid)
+    assert choice.fits(Lease(IPv4Network("10.0.0.128/26"), None), conf(), avoid)

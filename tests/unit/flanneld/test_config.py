@@ -98,7 +98,7 @@ def test_an_empty_backend_has_no_type() -> None:
         ({"Network": "10.0.0.0/8", "SubnetLen": 31}, "SubnetLen must be less than /31"),
         ({"Network": "10.0.0.0/8", "SubnetLen": 33}, "SubnetLen must be a whole number"),
         ({"Network": "10.0.0.0/8", "SubnetLen": -1}, "SubnetLen must be a whole number"),
-        ({"Network": "10.0.0.0/8", "SubnetLen": "24"}, "SubnetLen must be a whole number.*'24'"),
+        ({"Network": "10.0.0.0/8", "SubnetLen": "24"}, 'SubnetLen must be a whole number.*"24"'),
         ({"Network": "10.0.0.0/16", "SubnetLen": 17}, "accommodate at least four subnets"),
         (
             {"Network": "10.0.0.0/16", "SubnetMin": "10.1.0.0"},

@@ -142,9 +142,8 @@ class TestFiles:
 
 class TestIdentity:
     def test_order(self) -> None:
-        published = replace(
-            LEASE4, attributes=Attributes(backend_data={"VNI": 1, "VtepMAC": "02:00:00:00:00:0C"})
-        )
+        told = Attributes(backend_data={"VNI": 1, "VtepMAC": "02:00:00:00:00:0C"})
+        published = Identity(*told.vteps)
         kept = Identity("02:00:00:00:00:0b")
         existing = {"flannel.1": "02:00:00:00:00:0a"}
         assert identity.resolve(NAMES, existing, kept, published).mac == "02:00:00:00:00:0a"
@@ -152,7 +151,7 @@ class TestIdentity:
         assert identity.resolve(NAMES, {}, Identity(), published).mac == "02:00:00:00:00:0c"
 
     def test_drawn_macs_are_local_and_unicast(self) -> None:
-        drawn = [identity.resolve(NAMES, {}, Identity(), None) for _ in range(50)]
+        drawn = [identity.resolve(NAMES, {}, Identity(), Identity()) for _ in range(50)]
         macs = {mac for one in drawn for mac in (one.mac, one.mac6)}
         assert len(macs) == 100
         assert all(int(mac[:2], 16) & 3 == 2 for mac in macs)
@@ -164,10 +163,18 @@ class TestIdentity:
         cloned = replace(EXTERNAL, public_ip=IPv4Address("192.0.2.2"))
         assert identity.load(str(tmp_path), NAMES, cloned) == Identity()
 
+    @pytest.mark.parametrize("content", [b"", b"x", b"02:00:00:00:00", b"\xff" * 9, b"[" * 2000])
+    def test_what_is_no_mac_in_the_file_is_none(self, tmp_path: Path, content: bytes) -> None:
+        identity.save(str(tmp_path), NAMES, EXTERNAL, Identity("02:00:00:00:00:0a"))
+        (path,) = (tmp_path / "mac").glob("flannel.1@*")
+        path.write_bytes(content)
+        assert identity.load(str(tmp_path), NAMES, EXTERNAL).mac == ""
+
     @pytest.mark.parametrize("published", ["x", 7, None, "02:00:00:00:00", ""])
     def test_what_is_no_mac_is_none(self, tmp_path: Path, published: object) -> None:
-        lease = replace(LEASE4, attributes=Attributes(backend_data={"VtepMAC": published}))
-        mac = identity.resolve(NAMES, {}, identity.load(str(tmp_path), NAMES, EXTERNAL), lease).mac
+        stored = Identity(*Attributes(backend_data={"VtepMAC": published}).vteps)
+        kept = identity.load(str(tmp_path), NAMES, EXTERNAL)
+        mac = identity.resolve(NAMES, {}, kept, stored).mac
         assert mac != published
         assert len(mac) == 17
 
@@ -184,6 +191,8 @@ def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
             EXTERNAL,
             address6=IPv6Address("fd01::1"),
             onlink=(ip_network("192.0.2.0/24"), ip_network("fd01::/64")),
+            local=(IPv4Address("192.0.2.1"), IPv6Address("fd01::1")),
+            reserved=(ip_network("10.244.9.0/24"), ip_network("fd44::/64")),
         ),
         identity=Identity("02:00:00:00:00:0a"),
         lease=replace(LEASE, attributes=Attributes(IPv4Address("192.0.2.1")), expires=9.5),

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from flanneld.forward.runs import Run, most, runs
-from flanneld.forward.table import Table
+from flanneld.forward.table import Gate, Table
 
 TABLE = Table({
     "10.1.2.0/24": "192.168.9.2",
@@ -67,3 +67,33 @@ def test_runs(lengths: list[int], nodes: list[str | None], expected: list[Run]) 
 def test_a_run_fits_a_system_call(length: int) -> None:
     assert 1 <= most(length) <= 64
     assert most(length) * length <= 65507
+
+
+def header(source: str, destination: str, options: bytes = b"") -> bytearray:
+    """An IPv4 header, as far as the gate reads it, in a larger buffer."""
+    first = bytes([0x45 + len(options) // 4]) + bytes(11)
+    hosts = IPv4Address(source).packed + IPv4Address(destination).packed
+    return bytearray(b"\xff" * 4 + first + hosts + options + b"\xff" * 40)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "options", "admitted"),
+    [
+        ("10.1.2.3", "10.1.3.4", b"", True),
+        ("10.1.3.4", "10.1.3.4", b"", True),
+        ("8.8.8.8", "10.1.3.4", b"", False),
+        ("10.1.2.3", "10.1.2.4", b"", False),
+        ("10.1.2.3", "192.168.9.1", b"", False),
+        ("10.1.2.3", "10.1.3.4", b"\x01\x01\x01\x00", True),
+        ("10.1.2.3", "10.1.3.4", b"\x94\x04\x00\x00", True),  # router alert
+        ("10.1.2.3", "10.1.3.4", b"\x83\x07\x04\x0a\x09\x09\x09\x00", False),
+        ("10.1.2.3", "10.1.3.4", b"\x01\x89\x03\x04", False),
+        ("10.1.2.3", "10.1.3.4", b"\x44\x01\x00\x00", False),  # it would never end
+        ("10.1.2.3", "10.1.3.4", b"\x01\x01\x01\x44", False),
+        ("10.1.2.3", "10.1.3.4", b"\x44\x05\x00\x00", False),
+    ],
+)
+def test_what_may_come_in(source: str, destination: str, options: bytes, admitted: bool) -> None:  # noqa: FBT001
+    gate = Gate("10.1.0.0/16", "10.1.3.0/24")
+    for _ in range(2):  # and again, remembered
+        assert gate.admits(header(source, destination, options), 4) is admitted

@@ -12,7 +12,7 @@ import pytest
 
 from flanneld.forward import tun
 from flanneld.forward.forwarder import Forwarder
-from flanneld.forward.table import Table
+from flanneld.forward.table import Gate, Table
 from tests.property.test_forward_packet import words_sum
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Scene:
         self.forwarder = Forwarder(
             self._device.fileno(),
             self.underlay,  # type: ignore[arg-type] # as much of a socket as is used
+            Gate("10.0.0.0/8", "10.0.0.0/8"),
             mtu=MTU,
             port=PORT,
             strict=True,
