@@ -86,7 +86,7 @@ def warnings() -> list[str]:
 
 def _is_daemon(process: Path) -> bool:
     """Whether a process is a flanneld in this network namespace, and no child of one."""
-    if (process / "comm").read_bytes().strip() != _NAME.encode():
+    if not (process / "comm").read_bytes().startswith(_NAME.encode()):  # also flanneld-amd64
         return False
     words = (process / "cmdline").read_bytes().split(b"\0")
     if any(word in _COMMANDS for word in words[1:2]):

@@ -132,7 +132,7 @@ def _by_default_route(underlay: Underlay, versions: list[int], known: Known) -> 
         for version in versions
     }
     for interface in underlay.interfaces:
-        if _serves(interface, found, known):
+        if _serves(interface, found, known, underlay):
             return _Match(interface)
     for version, interfaces in found.items():
         if not interfaces:
@@ -150,7 +150,12 @@ def _by_default_route(underlay: Underlay, versions: list[int], known: Known) -> 
     )
 
 
-def _serves(interface: Interface, defaults: Mapping[int, list[Interface]], known: Known) -> bool:
+def _serves(
+    interface: Interface,
+    defaults: Mapping[int, list[Interface]],
+    known: Known,
+    underlay: Underlay,
+) -> bool:
     """Whether an interface is in use, and reaches the others as before.
 
     A default route with a better metric (a VPN's) is no reason to leave it: the other nodes know
@@ -161,8 +166,9 @@ def _serves(interface: Interface, defaults: Mapping[int, list[Interface]], known
         return False
     for version, interfaces in defaults.items():
         others = [address for address in known.others if address.version == version]
-        reached = bool(others) and all(map(interface.is_onlink, others))
-        if not interface.best(version) or not (interface in interfaces or reached):
+        if not interface.best(version):
+            return False
+        if interface not in interfaces and not underlay.lead(interface, others):
             return False
     return True
 

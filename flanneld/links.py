@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from flanneld.desired import network_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from flanneld.config import NetConf
     from flanneld.desired import AnyAddress, AnyNetwork
@@ -94,10 +94,6 @@ class Interface:
         """Whether the address is one of the interface's."""
         return any(entry.address == address for entry in self.addresses)
 
-    def is_onlink(self, address: AnyAddress) -> bool:
-        """Whether an address is reached on the interface itself."""
-        return any(address in entry.network for entry in self.addresses)
-
     @property
     def is_flannels(self) -> bool:
         """Whether a flannel has made it: by its alias, or by its name if it is a virtual device."""
@@ -136,22 +132,42 @@ def _is_gateway(entry: InterfaceAddress, conf: NetConf) -> bool:
     )
 
 
+class Way(NamedTuple):
+    """A route of the main table; ``link`` is an ifindex, ``gateway`` None: it is on the link."""
+
+    link: int
+    destination: AnyNetwork
+    gateway: AnyAddress | None = None
+    metric: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Underlay:
     """What the kernel has: interfaces, and by IP version those of default routes, the best first.
 
     ``sources`` are the source addresses that the best default routes name.  ``reach`` is the
-    interface, and the source address, of the route to ``--iface-can-reach``.
+    interface, and the source address, of the route to ``--iface-can-reach``.  ``ways`` are none of
+    flannel's devices, and none that a routing daemon has made.
     """
 
     interfaces: tuple[Interface, ...]
     defaults: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     sources: Mapping[int, AnyAddress] = field(default_factory=dict)
     reach: tuple[int, AnyAddress | None] | None = None
+    ways: tuple[Way, ...] = ()
 
     def by_index(self, index: int) -> Interface | None:
         """Find an interface by its number."""
         return next((one for one in self.interfaces if one.index == index), None)
+
+    def lead(self, interface: Interface, others: Collection[AnyAddress]) -> bool:
+        """Whether there are others, and the ways to all of them are this interface's."""
+        ranked = sorted(self.ways, key=lambda way: (-way.destination.prefixlen, way.metric))
+        found = (
+            next((way.link for way in ranked if address in way.destination), 0)
+            for address in others
+        )
+        return bool(others) and all(link == interface.index for link in found)
 
     def describe(self) -> str:
         """All interfaces with their addresses, for an error."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flanneld import external
 from flanneld.desired import is_inside
-from flanneld.kernel import interfaces, underlay
+from flanneld.kernel import interfaces
 from flanneld.links import Known
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flanneld.config import NetConf
     from flanneld.desired import AnyAddress, AnyNetwork
     from flanneld.lease import Lease
-    from flanneld.links import Underlay
+    from flanneld.links import Underlay, Way
     from flanneld.options import Options
 
 
@@ -53,28 +53,36 @@ def look(options: Options, conf: NetConf, known: Known) -> External:
     seen = interfaces.read(options.iface_can_reach)
     found = external.choose(options, conf, seen, known)
     networks = [network for network in (conf.network, conf.network6) if network is not None]
-    reached = underlay.reached({one.index for one in seen.interfaces if one.is_flannels})
+    reached = [(way, _far(way)) for way in seen.ways]
     near = {
-        one.network
-        for one in reached
-        if one.network.prefixlen
-        and (one.link == found.index or not is_inside(one.network, known.pods))
+        far
+        for way, far in reached
+        if far.prefixlen and (way.link == found.index or not is_inside(far, known.pods))
     }
     near |= {ip_network(ip) for ip in (found.address, found.address6, *_store(options)) if ip}
     return replace(
         found,
         onlink=tuple(
-            one.network for one in reached if one.link == found.index and not one.is_gateway
-        ),
-        local=tuple(sorted(_local(seen, found, networks), key=lambda ip: (ip.version, ip))),
-        # A network that is a part of a link's was carved out of it by somebody who knew.
-        reserved=tuple(
             sorted(
-                (prefix for prefix in near if is_inside(prefix, networks)),
-                key=lambda prefix: (prefix.version, prefix),
+                {far for way, far in reached if way.link == found.index and way.gateway is None},
+                key=_order,
             )
         ),
+        local=tuple(sorted(_local(seen, found, networks), key=_order)),
+        # A network that is a part of a link's was carved out of it by somebody who knew.
+        reserved=tuple(
+            sorted((prefix for prefix in near if is_inside(prefix, networks)), key=_order)
+        ),
     )
+
+
+def _far(way: Way) -> AnyNetwork:
+    """What a route needs: what is on a link, or the gateway there."""
+    return way.destination if way.gateway is None else ip_network(way.gateway)
+
+
+def _order(one: Any) -> tuple[int, Any]:
+    return one.version, one
 
 
 def _store(options: Options) -> Iterator[AnyAddress]:

@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flanneld.backend import addresses
+from flanneld import addresses
 from flanneld.lease import is_part
 
 if TYPE_CHECKING:

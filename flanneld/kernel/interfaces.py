@@ -32,6 +32,7 @@ def read(reach: AnyAddress | None = None) -> Underlay:
             {version: tuple(index for index, _ in found) for version, found in defaults.items()},
             {version: found[0][1] for version, found in defaults.items() if found and found[0][1]},
             None if reach is None else _route_to(handle, reach),
+            underlay.ways(handle, {one.index for one in interfaces if one.is_flannels}),
         )
 
 

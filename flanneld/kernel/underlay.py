@@ -1,16 +1,15 @@
-"""What carries the packets: prefixes on a link, and the route that the kernel takes to an address.
+"""What carries the packets: the main table, and the route that the kernel takes to an address.
 
 Knows: RTM_GETROUTE for one address (RTM_F_FIB_MATCH, linux/rtnetlink.h). Must not know: peers.
 """
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from flanneld.kernel import entries
+from flanneld.links import Way
 from netlink import rtnl
-from netlink.handle import Handle
 from netlink.inet import AF, RTA_DST, RTA_OIF, RTM_GETROUTE
 from netlink.nlmsg import NLM_F_REQUEST, Message, NetlinkError, attr
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from flanneld.desired import AnyAddress, AnyNetwork
+    from netlink.handle import Handle
 
 _RTM_F_FIB_MATCH = 0x2000
 _RTA_SRC, _RTA_IIF, _RTA_MARK = 2, 3, 16
@@ -34,31 +34,17 @@ _PROTOCOLS = {
 }
 
 
-class Reached(NamedTuple):
-    """A prefix that is on the link with this ifindex, or a gateway there."""
-
-    link: int
-    network: AnyNetwork
-    is_gateway: bool
-
-
-def reached(leaving_out: Collection[int]) -> tuple[Reached, ...]:
-    """Give what the main table reaches without a gateway, and each gateway, on all but some links.
+def ways(handle: Handle, leaving_out: Collection[int]) -> tuple[Way, ...]:
+    """Give the main table's routes that lead somewhere, but for those of some links.
 
     Routes of a routing daemon are not asked for: a node may have a million of them.  OSError.
     """
-    with Handle() as handle:
-        found = {
-            Reached(entry.hop.ifindex, _far(entry), entry.hop.gateway is not None)
-            for version in (4, 6)
-            for entry in routes(handle, version)
-            if not entry.hop.blackhole and entry.hop.ifindex not in leaving_out
-        }
-    return tuple(sorted(found, key=lambda one: (one.link, one.network.version, one.network)))
-
-
-def _far(entry: entries.RouteEntry) -> AnyNetwork:
-    return entry.destination if entry.hop.gateway is None else ip_network(entry.hop.gateway)
+    return tuple(
+        Way(entry.hop.ifindex, entry.destination, entry.hop.gateway, entry.metric)
+        for version in (4, 6)
+        for entry in routes(handle, version)
+        if not entry.hop.blackhole and entry.hop.ifindex not in leaving_out
+    )
 
 
 def routes(handle: Handle, version: int) -> Iterator[entries.RouteEntry]:

@@ -15,8 +15,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from flanneld import config
-from flanneld.claim import has_address, is_foreign
-from flanneld.subnet import choice, endpoint, keys
+from flanneld.subnet import choice, endpoint, holding, keys
 from flanneld.subnet.client import Client
 from flanneld.subnet.keyspace import TTL_S, Keyspace
 from flanneld.subnet.manager import Revoked, StoreError
@@ -85,7 +84,7 @@ class Etcd:
         """Replace the value of this node's key, under the etcd lease that it has."""
         async with self._writing:
             entry = await self._mine(lease)
-            self._published = attributes  # a write whose answer is lost may have been done
+            self._published = attributes
             self._held = await self._write(
                 entry, replace(self._held or lease, attributes=attributes)
             )
@@ -191,9 +190,8 @@ class Etcd:
     async def _heal(self, lease: Lease) -> None:
         """See that this node's key is there, and write it anew if it is not right; Revoked."""
         entry = await self._mine(lease)
-        fault = entry.fault or self._usurper(entry, lease)
-        if fault:
-            _log.warning("writing this node's lease anew: %s", fault)
+        if wrong := self._wrong(entry, lease):
+            _log.warning("writing this node's lease anew: %s", wrong)
             self._held = await self._write(entry, lease)
 
     async def _write(self, entry: Entry, lease: Lease) -> Lease:
@@ -209,7 +207,7 @@ class Etcd:
     async def _renewed(self, lease: Lease) -> Lease:
         """Renew the lease; gives it with its new end."""
         entry = await self._mine(lease)
-        if entry.fault or self._usurper(entry, lease):
+        if self._wrong(entry, lease):
             return await self._write(entry, lease)
         if not entry.lease_id:
             return replace(lease, expires=None)
@@ -242,53 +240,53 @@ class Etcd:
         entry = await self._keys.entry(lease)
         if entry is None or entry.lease is None:
             raise Revoked(f"lease {lease.key} has been revoked: etcd does not have it any more")
-        if not entry.fault and not self._is_own(entry.lease, lease):
+        if entry.fault:
+            return entry
+        if not holding.is_own(entry.lease, self._said(lease)):
             holder = entry.lease.attributes.public_ip or entry.lease.attributes.public_ip6
             raise Revoked(f"lease {lease.key} has been revoked: {holder} holds it")
-        usurper = self._usurper(entry, lease)
+        usurper = holding.usurper(entry.lease, lease)
         if usurper and not self._sure:
             raise Revoked(f"lease {lease.key} has been revoked: {usurper}")
         return entry
 
-    def _is_own(self, found: Lease, held: Lease) -> bool:
-        """Whether a lease as it was read has this node's address."""
-        said = (held.attributes, self._published)
-        return any(one is not None and has_address(found, one) for one in said)
-
-    def _usurper(self, entry: Entry, held: Lease) -> str:
-        """Say that another node has written this node's key, with its address; "" if not."""
+    def _wrong(self, entry: Entry, held: Lease) -> str:
+        """Say why this node's key is to be written anew; "" if it is right."""
         if entry.fault or entry.lease is None:
-            return ""
-        told = entry.lease.attributes
-        if not is_foreign(told, held.attributes.macs):
-            return ""
-        return (
-            f"another node publishes this node's address {', '.join(map(str, told.public_ips))},"
-            f" with the MAC {', '.join(sorted(told.macs))}: give each its own with --iface or"
-            " --public-ip"
-        )
+            return entry.fault
+        altered = holding.altered(entry.lease, self._said(held)) if self._sure else ""
+        return holding.usurper(entry.lease, held) or altered
+
+    def _said(self, held: Lease) -> list[Attributes]:
+        """What this node may have written; of a publish() the answer may have been lost."""
+        return [one for one in (held.attributes, self._published) if one is not None]
 
     def _compare(self, seen: Snapshot) -> bool:
         """Wake ``hold`` unless this node's lease is as it should be; whether it is there at all.
 
         Tells if another node writes it.
         """
-        if self._held is None:
+        held = self._held
+        if held is None:
             return True
-        found = seen.leases.get(self._held.key)
+        found = seen.leases.get(held.key)
+        if found is None or held.key in seen.faults:
+            self._lost.set()
+            return found is not None
+        said = self._said(held)
+        altered = "" if self._writing.locked() else holding.altered(found, said)
         if (
-            found is None
-            or self._held.key in seen.faults
-            or not self._is_own(found, self._held)
-            or is_foreign(found.attributes, self._held.attributes.macs)
+            not holding.is_own(found, said)
+            or holding.usurper(found, held)
+            or (altered and self._sure)
         ):
             self._lost.set()
-        elif found.attributes != self._held.attributes and not self._writing.locked():
+        elif altered:
             _log.warning(
                 "another node publishes this node's address: give one of them another --public-ip",
                 extra={"lease": found.key, "value": keys.value(found.attributes).decode()},
             )
-        return found is not None
+        return True
 
 
 def _check_compacted(response: WatchResponse) -> None:

@@ -13,7 +13,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flanneld import document
+from flanneld import addresses, document
 from flanneld.config import lookup
 from flanneld.lease import Attributes, Lease
 from flanneld.plain import quoted
@@ -92,13 +92,18 @@ def published(told: Any) -> Attributes:
     backend_type = lookup(told, "BackendType", "")
     if not isinstance(backend_type, str) or not _TYPE.fullmatch(backend_type):
         raise ValueError(f"BackendType {quoted(backend_type)} is not a word")
-    return Attributes(
+    found = Attributes(
         public_ip=_address(told, "PublicIP", IPv4Address),
         public_ip6=_address(told, "PublicIPv6", IPv6Address),
         backend_type=backend_type,
         backend_data=_data(told, "BackendData"),
         backend_data6=_data(told, "BackendV6Data"),
     )
+    wrong = {address: addresses.fault(address) for address in found.public_ips}
+    if all(wrong.values()):
+        why = " and ".join(f"{address} {fault}" for address, fault in wrong.items())
+        raise ValueError(f"it names no node's address: {why or 'it has none'}")
+    return found
 
 
 def _address(told: Mapping[str, Any], name: str, make: type[Address]) -> Address | None:

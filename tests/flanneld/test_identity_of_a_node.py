@@ -72,7 +72,7 @@ def test_an_identity_that_another_node_has_published_is_never_taken(tmp_path: Pa
 
 @private
 @pytest.mark.parametrize("lost", ["nothing", "reboot", "reboot, Go's device"])
-@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
 def test_an_address_that_changes_while_it_is_stopped(
     tmp_path: Path, backend: str, lost: str
 ) -> None:
@@ -93,12 +93,59 @@ def test_an_address_that_changes_while_it_is_stopped(
     one.ready()
     assert one.env["FLANNEL_SUBNET"] == before
     assert sorted(published(scene).values()) == ["192.168.64.2", "192.168.64.77"]
-    if backend == "vxlan":
+    if backend in {"vxlan", "udp"}:
         eventually("the other reaches it", lambda: two.reaches(one.base))
     else:
         subnet = before.replace(".1/24", ".0/24")
         eventually("its route", lambda: two.routes("eth0").get(subnet) == "192.168.64.77")
     assert "192.168.64" not in two.get("readyz")  # nothing is wrong with any peer
+
+
+@private
+@pytest.mark.parametrize("families", ["46", "6"])
+def test_addresses_of_ipv6_that_change_while_it_is_stopped(tmp_path: Path, families: str) -> None:
+    scene = Scene(
+        tmp_path, EnableIPv4="4" in families, EnableIPv6=True, IPv6Network="fd00:10:244::/56"
+    )
+    scene.start()
+    one, two = scene.nodes
+    before = scene.etcd.leases()
+    base = one.env["FLANNEL_IPV6_SUBNET"].removesuffix("1/64")
+    one.end()
+    one.sh(f"ip address del {one.address}/24 dev eth0")
+    one.sh("ip address add 192.168.64.77/24 dev eth0")
+    one.sh("ip address del fd64::1/64 dev eth0")
+    one.sh("ip address add fd64::77/64 dev eth0 nodad")
+    one.sh("ip route replace default via 192.168.64.254")
+    one.sh("ip -6 route replace default via fd64::254")
+    one.start()
+    one.ready()
+    after = scene.etcd.leases()
+    assert after.keys() == before.keys()
+    assert '"fd64::77"' in str(after)
+    assert '"fd64::1"' not in str(after)
+    eventually("the other reaches it", lambda: two.reaches(base))
+    assert "fd64" not in two.get("readyz")  # nothing is wrong with any peer
+
+
+@private
+def test_a_virtual_address_of_ipv6_is_no_node_s(tmp_path: Path) -> None:
+    """As kube-vip has it; it fails over while the daemons run, and both restart."""
+    scene = Scene(tmp_path, EnableIPv4=False, EnableIPv6=True, IPv6Network="fd00:10:244::/56")
+    one, two = scene.nodes
+    one.sh("ip -6 address flush dev eth0 scope global")
+    one.sh("ip address add fd64::100/128 dev eth0 nodad")
+    one.sh("ip address add fd64::1/64 dev eth0 nodad valid_lft 9000 preferred_lft 9000")
+    one.sh("ip -6 route replace default via fd64::254")
+    scene.start()
+    before = scene.etcd.leases()
+    assert "fd64::100" not in str(before)
+    one.sh("ip address del fd64::100/128 dev eth0")
+    two.sh("ip address add fd64::100/128 dev eth0 nodad")
+    for node in scene.nodes:
+        node.end()
+    scene.start()
+    assert scene.etcd.leases() == before
 
 
 @private

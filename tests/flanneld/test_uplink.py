@@ -79,6 +79,43 @@ def test_a_vpn_with_a_better_metric_does_not_take_over(tmp_path: Path, old: str)
 
 
 @private
+@pytest.mark.parametrize("newcomer", ["vpn", "bridge"])
+def test_routes_to_the_others_keep_the_uplink(tmp_path: Path, newcomer: str) -> None:
+    """A node behind a router is reached as before, by a route that is not the default one."""
+    scene = Scene(tmp_path)
+    one, two = scene.nodes
+    sh("ip address add 10.77.0.1/24 dev underlay; sysctl -qw net.ipv4.ip_forward=1")
+    two.sh("ip address flush dev eth0 scope global")
+    two.sh("ip address add 10.77.0.2/24 dev eth0")
+    two.sh("ip route add default via 10.77.0.1")
+    scene.start()
+    before = scene.etcd.leases()
+    one.sh("ip link add vpn type veth peer name far")
+    one.sh("ip link set far up")
+    holder = "vpn"
+    if newcomer == "bridge":
+        holder = "docker0"
+        one.sh("ip link add docker0 type bridge")
+        one.sh("ip link set docker0 up")
+        one.sh("ip link set vpn master docker0")
+    one.sh("ip link set vpn up")
+    one.sh(f"ip address add 198.51.100.2/24 dev {holder}")
+    one.sh(f"ip route add 10.77.0.0/16 {VIA}")
+    one.sh(f"ip route replace default via 198.51.100.1 dev {holder}")
+    looked(one)
+    assert one.ip("route", "show", "default")[0]["dev"] == holder
+    assert scene.etcd.leases() == before
+    one.end()
+    one.start()
+    one.ready()
+    assert scene.etcd.leases() == before
+    assert two.reaches(one.base)
+    # Without that route the other is reached by the newcomer alone.
+    one.sh(f"ip route del 10.77.0.0/16 {VIA}")
+    eventually("it is followed", lambda: "198.51.100.2" in str(scene.etcd.leases()))
+
+
+@private
 def test_an_uplink_that_is_gone_is_left(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.start()
@@ -151,12 +188,13 @@ def test_daemons_beside_one_another(tmp_path: Path) -> None:
     )
     one.process, one.subnet_file = first, path
     one.ready()
-    sh(f"cp $(command -v sleep) {tmp_path}/flanneld")
-    go = one.beside(f"{tmp_path}/flanneld", "1000")
+    released = tmp_path / "flanneld-amd64"
+    sh(f"cp $(command -v sleep) {released}")
+    go = one.beside(str(released), "1000")
     assert one.end() == 0
     one.start()
     one.ready()
-    told = f"another flanneld runs on this node (process {go.pid}, {tmp_path}/flanneld)"
+    told = f"another flanneld runs on this node (process {go.pid}, {released})"
     eventually("it is named", lambda: told in one.flanneld("status"))
     assert one.end() == 0
     assert told in one.flanneld("cleanup", status=2)

@@ -19,6 +19,7 @@ from flanneld.links import (
     InterfaceAddress,
     Known,
     Underlay,
+    Way,
 )
 
 V4 = parse('{"Network":"10.244.0.0/16"}')
@@ -211,12 +212,23 @@ class TestTheOneInUse:
         assert chosen(underlay=underlay, known=replace(self.NOW, now=""))[0] == "eth0"
 
     def test_it_stays_while_all_others_are_on_its_link(self) -> None:
-        underlay = replace(UNDERLAY, defaults={4: (3,)})
+        link = Way(2, ip_network("10.0.2.0/24"))
+        underlay = replace(UNDERLAY, defaults={4: (3,)}, ways=(link,))
         assert chosen(underlay=underlay, known=self.NOW)[0] == "eth1"
         known = replace(self.NOW, others=self.PEERS)
         assert chosen(underlay=underlay, known=known)[0] == "eth0"
         far = replace(known, others=self.PEERS | {ip_address("198.51.100.7")})
         assert chosen(underlay=underlay, known=far)[0] == "eth1"
+
+    def test_it_stays_while_routes_lead_through_it_to_all_others(self) -> None:
+        ways = (Way(3, ip_network("0.0.0.0/0")), Way(2, ip_network("10.0.0.0/8")))
+        underlay = replace(UNDERLAY, defaults={4: (3,)}, ways=ways)
+        known = replace(self.NOW, others=self.PEERS)
+        assert chosen(underlay=underlay, known=known)[0] == "eth0"
+        for taken in ("10.0.2.0/24", "10.0.0.0/8"):  # more exact; with a better metric
+            worse = (Way(2, ip_network("10.0.0.0/8"), metric=9), Way(3, ip_network(taken)))
+            apart = replace(underlay, ways=worse)
+            assert chosen(underlay=apart, known=known)[0] == "eth1"
 
     def test_one_without_a_carrier_is_left(self) -> None:
         dead = replace(ETH0, running=False)

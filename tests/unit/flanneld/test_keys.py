@@ -87,25 +87,37 @@ def test_a_key_that_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        *(b"", b"bar", b"[]", b"7", b'{"PublicIP":""}', b'{"PublicIP":7}', b"\xff"),
-        *(b'{"PublicIP":"fd00::3"}', b'{"PublicIPv6":"10.0.0.1"}', b'{"BackendType":7}'),
-        *(b'{"BackendData":"x"}', b'{"BackendV6Data":[]}'),
+        *(b"", b"bar", b"[]", b"7", b"{}", b'{"PublicIP":""}', b'{"PublicIP":7}', b"\xff"),
+        *(
+            b'{"PublicIP":"fd00::3"}',
+            b'{"PublicIPv6":"10.0.0.1"}',
+            b'{"PublicIP":"10.0.0.3","BackendType":7}',
+        ),
+        *(
+            b'{"PublicIP":"10.0.0.3","BackendData":"x"}',
+            b'{"PublicIP":"10.0.0.3","BackendV6Data":[]}',
+        ),
+        *(b'{"PublicIP":"0.0.0.0"}', b'{"PublicIP":"224.0.0.5","PublicIPv6":"::1"}'),
         # What a reader could fall over, or a writer could not write again:
-        *(b"[" * 2000, b"{" * 2000, b'{"BackendData":' * 985 + b"1" + b"}" * 985),
+        *(
+            b"[" * 2000,
+            b"{" * 2000,
+            b'{"PublicIP":"10.0.0.3","BackendData":' * 985 + b"1" + b"}" * 985,
+        ),
         *(
             b"[" * 100_000,
             b'{"PublicIP":"' + b"x" * (1 << 20) + b'"}',
-            b'{"BackendData":{"A":NaN}}',
+            b'{"PublicIP":"10.0.0.3","BackendData":{"A":NaN}}',
         ),
         *(
-            b'{"BackendType":"\\ud800"}',
-            b'{"BackendData":{"\\udfff":1}}',
-            b'{"BackendType":"a\\u001b"}',
+            b'{"PublicIP":"10.0.0.3","BackendType":"\\ud800"}',
+            b'{"PublicIP":"10.0.0.3","BackendData":{"\\udfff":1}}',
+            b'{"PublicIP":"10.0.0.3","BackendType":"a\\u001b"}',
         ),
         *(
-            b'{"BackendData":{"A":1e999}}',
-            b'{"BackendData":{"A":' + b"9" * 5000 + b"}}",
-            b"\xef\xbb\xbf{}",
+            b'{"PublicIP":"10.0.0.3","BackendData":{"A":1e999}}',
+            b'{"PublicIP":"10.0.0.3","BackendData":{"A":' + b"9" * 5000 + b"}}",
+            b"\xef\xbb\xbf" + b'{"PublicIP":"10.0.0.3"}',
         ),
     ],
 )

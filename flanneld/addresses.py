@@ -23,7 +23,7 @@ _NOBODYS: tuple[tuple[AnyNetwork, str], ...] = (
 )
 
 
-def fault(address: AnyAddress, onlink: Iterable[AnyNetwork]) -> str:
+def fault(address: AnyAddress, onlink: Iterable[AnyNetwork] = ()) -> str:
     """Say why no node can have an address on these links; "" if one can."""
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return "has a zone, which means something on its own node only"
