@@ -7,7 +7,6 @@ A namespace lives as long as a process in it: every process made here dies with 
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import pickle
 import signal
@@ -44,9 +43,6 @@ def in_child(body: Callable[[], T]) -> T:
     if pid == 0:
         status = 1
         try:
-            # What the parent holds of gRPC waits for threads when it is collected, and a fork has
-            # not got them: so nothing from before is.
-            gc.freeze()
             os.close(read)
             die_with(parent)
             answer: tuple[bool, object]
