@@ -114,17 +114,6 @@ def test_a_damaged_build_is_put_right_beside_the_one_in_use(tmp_path: Path) -> N
     assert not part.exists()
 
 
-def test_what_earlier_builds_left_goes(tmp_path: Path) -> None:
-    target = tmp_path / "lib"
-    build(target / ".flanneld-00000000", 0)
-    (target / ".tmp-flanneld.17").mkdir()
-    (target / "flanneld").symlink_to(".flanneld-00000000/flanneld")
-    with running(target / "flanneld", "300"):
-        assert "kept" in install(build(tmp_path / "one", 1), target)
-    install(tmp_path / "one", target)
-    assert sorted(os.listdir(target)) == [BASE, "flanneld"]
-
-
 def test_what_does_not_answer_replaces_nothing(tmp_path: Path) -> None:
     target = tmp_path / "lib"
     install(build(tmp_path / "one", 1), target)
