@@ -27,6 +27,8 @@ class Claim:
     those of its devices, ``addresses`` those of its interfaces.  ``last`` is the lease that it held
     in its last run, as it was; ``previous`` the subnets in its ``subnet.env``, whoever wrote it.
     ``avoid`` is not to be leased; of it ``uplink`` not even if it is this node's already.
+    ``named`` is the key of the lease that the store itself knows to be this node's, "" for none;
+    then nothing else counts.
     """
 
     attributes: Attributes = field(default_factory=Attributes)
@@ -36,6 +38,7 @@ class Claim:
     previous: Lease | None = None
     uplink: tuple[AnyNetwork, ...] = ()
     avoid: tuple[AnyNetwork, ...] = ()
+    named: str | None = None
 
     def own(self, leases: Iterable[Lease]) -> list[Lease]:
         """Find this node's leases: those that are surely its first, then the newest."""
@@ -53,6 +56,8 @@ class Claim:
 
     def _weight(self, lease: Lease) -> int:
         """2: it is this node's; 1: it has its address, and nothing says otherwise; 0: it is not."""
+        if self.named is not None:
+            return 2 * (lease.key == self.named)
         if lease.attributes.macs & self.macs:
             return 2
         foreign = is_foreign(lease.attributes, self.macs)

@@ -22,8 +22,8 @@ from flanneld.flags import UsageError
 from flanneld.kernel.events import Events
 from flanneld.kernel.reconciler import Reconciler
 from flanneld.metrics import Metrics
-from flanneld.pace import delays, every, patiently
-from flanneld.subnet.manager import StoreError
+from flanneld.pace import delays, every, patiently, pause
+from flanneld.subnet.manager import Announces, StoreError
 from flanneld.telling import Telling
 from flanneld.traffic import TrafficKeeper
 
@@ -149,7 +149,10 @@ class Daemon:
             await self._manager.hold(self._node.lease, self._renewed)
 
     def _renewed(self, lease: Lease) -> None:
-        self._node = replace(self._node, lease=replace(self._node.lease, expires=lease.expires))
+        held = replace(
+            self._node.lease, subnet=lease.subnet, subnet6=lease.subnet6, expires=lease.expires
+        )
+        self._node = replace(self._node, lease=held)
         self._settle(self._node)
 
     async def _follow(self, plane: DataPlane) -> None:
@@ -173,7 +176,7 @@ class Daemon:
                 self._readiness.report(
                     "store", (), [f"what other nodes change is not seen at present: {error}"]
                 )
-            await asyncio.sleep(next(waits))
+                await asyncio.sleep(pause(error, next(waits)))
 
     async def _look(self) -> None:
         """See whether the node itself has changed: address, MTU, interface."""
@@ -268,6 +271,8 @@ class Daemon:
         if self._plane is not None:
             self._events.watch(self._reconciler.watched)
             self._telling.about(self._node, self._plane.peers)
+        if self._readiness.ready and isinstance(self._manager, Announces):
+            self._manager.announce()
 
     # ---------------------------------------------------------------------------------- small parts
 

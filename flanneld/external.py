@@ -43,6 +43,11 @@ def choose(wishes: Options, conf: NetConf, underlay: Underlay, known: Known = NO
 
     A flannel's own devices and the pods' bridge do not count, whoever names them.
     """
+    for address in known.asked:
+        if isinstance(address, IPv4Address):
+            wishes = replace(wishes, public_ip=wishes.public_ip or address)
+        else:
+            wishes = replace(wishes, public_ipv6=wishes.public_ipv6 or address)
     versions = [v for v, network in ((4, conf.network), (6, conf.network6)) if network is not None]
     ours = {one.name for one in underlay.interfaces if one.is_flannels or one.has_pods(conf, known)}
     others = replace(

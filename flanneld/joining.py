@@ -51,7 +51,7 @@ async def join(
     """
     existing = await reconciler.macs()
     seen = await patiently("the store", manager.leases, failed)
-    claim = _claim(options, backend, existing)
+    claim = replace(_claim(options, backend, existing), named=seen.own)
     external = await _uplink(options, conf, claim, seen, waiting)
     _log.info("external interface", extra=node.described(external))
     claim = replace(
@@ -63,13 +63,13 @@ async def join(
     own = claim.own(seen.leases.values())
     sure = own[0] if own and claim.is_sure(own[0]) else claim.last
     macs = _macs(options.data_dir, backend, external, existing, sure)
-    if own and choice.fits(own[0], conf, claim.uplink):
+    if own and (seen.own is not None or choice.fits(own[0], conf, claim.uplink)):
         await _make_devices(reconciler, backend.plan(own[0], (), external, macs))
     claim = replace(claim, attributes=backend.attributes(external, macs))
     lease = await patiently("a lease", lambda: manager.acquire(claim), failed)
     expires = "never" if lease.expires is None else stamp(lease.expires)
     _log.info("lease acquired", extra={"lease": lease.key, "expires": expires})
-    return Node(conf, external, macs, lease)
+    return Node(conf, external, macs, lease, seen.asked)
 
 
 def _claim(options: Options, backend: Backend, existing: Mapping[str, str]) -> Claim:
@@ -107,6 +107,7 @@ async def _uplink(
             if lease
             for subnet in lease.subnets
         ),
+        asked=seen.asked,
     )
     while True:
         try:

@@ -24,13 +24,15 @@ class Known:
     """What is known of addresses before one is chosen.
 
     ``held`` are those in this node's lease, ``others`` those in other nodes' leases, ``pods`` this
-    node's subnets; ``now`` is the name of the interface in use, "" at the start.
+    node's subnets; ``now`` is the name of the interface in use, "" at the start.  ``asked`` are
+    addresses that the store wants this node to have, for want of flags that do.
     """
 
     held: frozenset[AnyAddress] = frozenset()
     others: frozenset[AnyAddress] = frozenset()
     pods: tuple[AnyNetwork, ...] = ()
     now: str = ""
+    asked: tuple[AnyAddress, ...] = ()
 
 
 NOTHING = Known()

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The network's configuration, this node's place in the underlay, its MACs, its lease."""
+    """The network's configuration, this node's place in the underlay, its MACs, its lease.
+
+    ``asked`` are addresses that the store wants it to have.
+    """
 
     conf: NetConf
     external: External
     identity: Identity
     lease: Lease
+    asked: tuple[AnyAddress, ...] = ()
 
     @property
     def versions(self) -> tuple[int, ...]:
@@ -45,6 +49,7 @@ class Node:
             others=frozenset(ip for peer in peers for ip in peer.attributes.public_ips),
             pods=self.lease.subnets,
             now=self.external.name,
+            asked=self.asked,
         )
 
 

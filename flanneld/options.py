@@ -15,7 +15,6 @@ from flanneld.flags import Flag, UsageError, parse
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_KUBE = "Kubernetes is not supported yet: use --subnet-mgr etcd or local"
 _KLOG = "only -v is"
 
 FLAGS = (
@@ -48,15 +47,23 @@ FLAGS = (
     ),
     Flag("ip-masq", False, "masquerade traffic destined outside of the network"),
     Flag("ip-masq-fully-random-disable", False, "masquerade without --random-fully"),
-    Flag("kube-subnet-mgr", False, "lease from the Kubernetes API", _KUBE),
-    Flag("kube-api-url", "", "URL of the Kubernetes API server", _KUBE),
-    Flag("kubeconfig-file", "", "kubeconfig file", _KUBE),
-    Flag("kube-annotation-prefix", "flannel.alpha.coreos.com", "annotation prefix", _KUBE),
-    Flag("set-node-network-unavailable", True, "clear the node's NetworkUnavailable", _KUBE),
+    Flag("kube-subnet-mgr", False, "the node's subnet is its podCIDR, by the Kubernetes API"),
+    Flag("kube-api-url", "", "URL of the Kubernetes API server; before the kubeconfig's"),
+    Flag("kubeconfig-file", "", "kubeconfig file; without it and a URL: as a pod of the cluster"),
+    Flag(
+        "kube-annotation-prefix",
+        "flannel.alpha.coreos.com",
+        "what the names of the Node's annotations begin with",
+    ),
+    Flag(
+        "set-node-network-unavailable",
+        True,
+        "set the Node's condition NetworkUnavailable to False when pods are reached",
+    ),
     Flag(
         "net-config-path",
         "/etc/kube-flannel/net-conf.json",
-        "the network's configuration, for --subnet-mgr local without --network",
+        "the network's configuration, for Kubernetes, and for --subnet-mgr local without --network",
     ),
     Flag("healthz-ip", "0.0.0.0", "address on which /healthz, /readyz and /metrics are served"),  # noqa: S104 - Go's default; off unless a port is given
     Flag("healthz-port", 0, "port on which /healthz, /readyz and /metrics are served (0: none)"),
@@ -68,7 +75,7 @@ FLAGS = (
     Flag("vmodule", "", "levels of detail by module", _KLOG),
     Flag("log_backtrace_at", ":0", "a line of the source at which to log the stack", _KLOG),
     # Not of the Go daemon:
-    Flag("subnet-mgr", "etcd", "where leases are kept: etcd, or local (on this machine)"),
+    Flag("subnet-mgr", "etcd", "where leases are kept: etcd, kube, or local (on this machine)"),
     Flag("network", "", "the network for --subnet-mgr local: one CIDR, or one of each family"),
     Flag("subnet", "", "this node's subnet, for --subnet-mgr local: one CIDR, or one a family"),
     Flag("backend", "vxlan", "the backend type that goes with --network"),
@@ -98,6 +105,10 @@ class Options:
     subnet_lease_renew_margin: int
     ip_masq: bool
     ip_masq_fully_random_disable: bool
+    kube_api_url: str
+    kubeconfig_file: str
+    kube_annotation_prefix: str
+    set_node_network_unavailable: bool
     net_config_path: str
     healthz_ip: IPv4Address | IPv6Address
     healthz_port: int
@@ -128,6 +139,10 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     fields["public_ip"] = _address(values, "public-ip", IPv4Address)
     fields["public_ipv6"] = _address(values, "public-ipv6", IPv6Address)
     fields["iface_can_reach"] = _address(values, "iface-can-reach", ip_address)
+    if values["kube-subnet-mgr"]:
+        if values["subnet-mgr"] == "local":
+            raise UsageError("-kube-subnet-mgr and -subnet-mgr local: give one of the two")
+        fields["subnet_mgr"] = "kube"
     fields["healthz_ip"] = _address(values, "healthz-ip", ip_address) or IPv4Address(0)
     options = Options(**{name: fields[name] for name in Options.__dataclass_fields__})
     _check(options)
@@ -160,21 +175,21 @@ def _check(options: Options) -> None:
     _check_range("iptables-resync", options.iptables_resync, 1, 86400)
     for pattern in options.iface_regex:
         _check_pattern(pattern)
-    if options.subnet_mgr not in ("etcd", "local"):
+    if options.subnet_mgr not in ("etcd", "kube", "local"):
         raise UsageError(
-            f'invalid value "{options.subnet_mgr}" for flag -subnet-mgr: etcd or local'
+            f'invalid value "{options.subnet_mgr}" for flag -subnet-mgr: etcd, kube or local'
         )
     if bool(options.etcd_keyfile) != bool(options.etcd_certfile):
         raise UsageError("-etcd-keyfile and -etcd-certfile belong together: give both or neither")
     if bool(options.etcd_username) != bool(options.etcd_password):
         raise UsageError("-etcd-username and -etcd-password belong together: give both or neither")
-    if options.subnet_mgr == "etcd":
-        _check_etcd(options)
-
-
-def _check_etcd(options: Options) -> None:
-    if not options.etcd_endpoints:
+    if options.subnet_mgr == "etcd" and not options.etcd_endpoints:
         raise UsageError("-etcd-endpoints is empty: name at least one, as http://127.0.0.1:2379")
+    if options.subnet_mgr != "local":
+        _check_shared(options)
+
+
+def _check_shared(options: Options) -> None:
     for name, value in (
         ("network", options.network),
         ("subnet", options.subnet),

@@ -30,6 +30,13 @@ def delays(first_s: float = FIRST_S, longest_s: float = LONGEST_S) -> Iterator[f
         delay = min(2 * delay, longest_s)
 
 
+def pause(error: StoreError, delay: float) -> float:
+    """Give the seconds until the next try: the store's own, spread out, or else the delay."""
+    if error.after_s is None:
+        return delay
+    return error.after_s * random.uniform(1.0, 2.0)  # noqa: S311 - no secret
+
+
 async def patiently(
     what: str, call: Callable[[], Awaitable[T]], failed: Callable[[str], None]
 ) -> T:
@@ -39,7 +46,7 @@ async def patiently(
             return await call()
         except StoreError as error:
             failed(f"waiting for {what}: {error}")
-        await asyncio.sleep(delay)
+            await asyncio.sleep(pause(error, delay))
     raise AssertionError("the delays have no end")
 
 

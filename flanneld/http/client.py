@@ -11,14 +11,16 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from flanneld.http.connection import Connection, Request, connect
-from flanneld.http.errors import Cause, Refused, Unanswered, parsed, unanswered
+from flanneld.http.connection import connect
+from flanneld.http.errors import Refused, Unanswered, parsed, unanswered
 from flanneld.http.tls import Contexts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from flanneld.http.connection import Connection, Request
     from flanneld.http.credentials import Credentials
+    from flanneld.http.errors import Cause
     from flanneld.http.place import Place
 
 _COMPANY_S = 2.0
@@ -84,24 +86,22 @@ class Client:
         with unanswered(left[0], OSError, ValueError):
             await self._credentials.authorization()
         connection = None if fresh else self._reusable()
-        while connection or left:
-            used, connection = connection, connection or await self._connect(left, causes)
-            if connection is None:
-                break
+        while used := connection or await self._connect(left, causes):
             try:
-                await self._ask(connection, request)
+                await self._ask(used, request)
             except Unanswered as error:
-                if connection is not used:  # else it had been closed meanwhile: that says nothing
+                if connection is None:  # else it had been closed meanwhile: that says nothing
                     causes |= error.causes
-                    left.remove(connection.place)
+                    left.remove(used.place)
             except Refused as error:
                 if error.status < 500 and error.status != _TOO_MANY:
                     raise
                 refusal = error  # another server may know better
-                left.remove(connection.place)
+                left.remove(used.place)
             else:
-                self.places.sort(key=lambda place: place != connection.place)
-                return connection
+                place = used.place
+                self.places.sort(key=lambda one: one != place)
+                return used
             connection = None
         raise refusal or Unanswered(causes)
 

@@ -126,9 +126,16 @@ class Connection:
         self._writer.transport.abort()
 
     async def _event(self) -> Any:
-        while (event := self._h11.next_event()) is h11.NEED_DATA:
-            async with asyncio.timeout(self.silence_s):
-                self._h11.receive_data(await self._reader.read(_CHUNK))
+        data = b"..."
+        try:
+            while (event := self._h11.next_event()) is h11.NEED_DATA:
+                async with asyncio.timeout(self.silence_s):
+                    data = await self._reader.read(_CHUNK)
+                self._h11.receive_data(data)
+        except h11.RemoteProtocolError:
+            if data:
+                raise
+            raise EOFError from None
         if isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
             raise EOFError
         return event

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from flanneld import files
 from flanneld.http.tls import TLS
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class Command:
             raise OSError(f"{' '.join(self.argv)} has ended with status {process.returncode}")
         status = json.loads(printed).get("status")
         if not isinstance(status, dict):
-            raise ValueError(f"{' '.join(self.argv)} prints no ExecCredential with a status")
+            raise ValueError(  # noqa: TRY004 - one cause among others
+                f"{' '.join(self.argv)} prints no ExecCredential with a status"
+            )
         return status
 
 
@@ -58,9 +61,13 @@ class Credentials:
     """TLS as it is to be used now, and one source of the header: a text, a file, a command."""
 
     def __init__(
-        self, tls: TLS = TLS(), header: str = "", file: str = "", command: Command | None = None
+        self,
+        tls: TLS | None = None,
+        header: str = "",
+        file: str = "",
+        command: Command | None = None,
     ) -> None:
-        self.tls, self._header = tls, header
+        self.tls, self._header = tls or TLS(), header
         self._file, self._command = file, command
         self._until = 0.0
 
@@ -72,8 +79,7 @@ class Credentials:
         if not anew and time.monotonic() < self._until:
             return self._header
         if self._file:
-            with open(self._file, encoding="ascii") as file:
-                self._header = f"Bearer {file.read().strip()}"
+            self._header = f"Bearer {_token(self._file)}"
             self._until = time.monotonic() + _FRESH_S
         elif self._command is not None:
             status = await self._command.run()
@@ -84,3 +90,10 @@ class Credentials:
             left = datetime.fromisoformat(ends).timestamp() - time.time() if ends else float("inf")
             self._until = time.monotonic() + left
         return self._header
+
+
+def _token(path: str) -> str:
+    token = (files.read(path) or b"").decode("ascii", "replace").strip()
+    if not token:
+        raise ValueError(f"{path} holds no token")
+    return token

@@ -69,7 +69,7 @@ class Refused(Exception):
 
     def __init__(self, place: Place, status: int, body: bytes, after: str = "") -> None:
         self.place, self.status, self.said = place, status, parsed(body)
-        self.after_s = float(after) if after.isdecimal() and len(after) < 6 else 0.0
+        self.after_s = float(after) if after.isdecimal() and len(after) < 6 else None
         text = str(self.said.get("message") or body.decode(errors="replace").strip())
         self.text = plain(text[:_LONGEST]) or f"status {status}"
         super().__init__(f"{place}: {self.text}")
@@ -100,7 +100,10 @@ def cause(error: BaseException) -> Cause:
     if isinstance(error, OSError) and error.errno in _NUMBERS and not error.filename:
         return Cause(_NUMBERS[error.errno])
     if isinstance(error, EOFError):
-        return Cause("it closed the connection; if it always does: is it https://?")
+        return Cause(
+            "it closed the connection; if it always does: is it https://, and does it want a"
+            " client's certificate?"
+        )
     return Cause(_shown(error))
 
 

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _scan = json.JSONDecoder().raw_decode
 _BETWEEN = " \t\r\n,"
@@ -22,7 +22,8 @@ class Items:
 
     def __init__(self) -> None:
         self.metadata: dict[str, Any] = {}
-        self._begin()
+        self._text, self._inside = "", False
+        self._decode = _decoder()
 
     def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
         """Take a part of a page; gives the items that are whole now."""
@@ -48,12 +49,8 @@ class Items:
         """Take the end of a page; gives the token of the next, "" if it was the last."""
         if self._text or self._inside or not self.metadata:
             raise ValueError("the list is not whole")
-        self._begin()
+        self._decode = _decoder()
         return str(self.metadata.get("continue") or "")
-
-    def _begin(self) -> None:
-        self._text, self._inside = "", False
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
 
     def _field(self, text: str, at: int) -> int:
         """Read a key with its value, or up to the first item; gives where it ends."""
@@ -66,6 +63,10 @@ class Items:
         if key == "metadata":
             self.metadata = value
         return at
+
+
+def _decoder() -> Callable[[bytes], str]:
+    return codecs.getincrementaldecoder("utf-8")().decode
 
 
 def _past(text: str, at: int, characters: str) -> int:

@@ -7,12 +7,14 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flanneld.http import place
 from flanneld.http.credentials import Command, Credentials
-from flanneld.http.place import Place
 from flanneld.http.tls import TLS
+
+if TYPE_CHECKING:
+    from flanneld.http.place import Place
 
 
 class Access(NamedTuple):
@@ -107,14 +109,14 @@ def _named(document: Any, kind: str, name: str) -> dict[str, Any]:
 def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
     value = document.get(key)
     if not isinstance(value, dict):
-        raise ValueError(f"{key}: {value!r} is not an object")
+        raise ValueError(f"{key}: {value!r} is not an object")  # noqa: TRY004 - a file's fault
     return value
 
 
 def _text(document: Any, key: str) -> str:
     value = document.get(key) if isinstance(document, dict) else None
     if not isinstance(value, str | None):
-        raise ValueError(f"{key}: {value!r} is not a text")
+        raise ValueError(f"{key}: {value!r} is not a text")  # noqa: TRY004 - a file's fault
     return value or ""
 
 

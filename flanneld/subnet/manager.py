@@ -7,10 +7,11 @@ one who compares, so that no event can be lost or misread.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
+    from ipaddress import IPv4Address, IPv6Address
 
     from flanneld.claim import Claim
     from flanneld.config import NetConf
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
 
 
 class StoreError(Exception):
-    """The store did not answer, or refused: try again.  ``str`` says what and where."""
+    """The store did not answer, or refused: try again.  ``str`` says what and where.
+
+    ``after_s`` is when, in seconds, if the store itself has named a time.
+    """
+
+    def __init__(self, text: str, after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.after_s = after_s
 
 
 class Revoked(Exception):
@@ -33,11 +41,15 @@ class Exhausted(Exception):
 class Snapshot:
     """All that a store has, by the store's own keys: leases, and what is wrong with other entries.
 
-    An entry that was a lease and cannot be read any more is in both.
+    An entry that was a lease and cannot be read any more is in both.  Where a store knows nodes by
+    name, ``own`` is the key of this node's lease, "" if it has none yet.  ``asked`` are addresses
+    by which somebody wants this node to be reached.
     """
 
     leases: Mapping[str, Lease] = field(default_factory=dict)
     faults: Mapping[str, str] = field(default_factory=dict)
+    own: str | None = None
+    asked: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
 class Manager(Protocol):
@@ -62,7 +74,10 @@ class Manager(Protocol):
         ...
 
     async def hold(self, lease: Lease, renewed: Callable[[Lease], None]) -> None:
-        """Renew the lease in time, for ever, telling each time its new end; ends with Revoked."""
+        """Renew the lease in time, for ever; ends with Revoked.
+
+        ``renewed`` is told each time its new end, and its subnets, which another may have changed.
+        """
         ...
 
     def watch(self) -> AsyncGenerator[Snapshot, None]:
@@ -75,4 +90,13 @@ class Manager(Protocol):
 
     async def close(self) -> None:
         """Let go of the store; the lease stays."""
+        ...
+
+
+@runtime_checkable
+class Announces(Protocol):
+    """What a store has besides if others wait until a node works."""
+
+    def announce(self) -> None:
+        """Say that packets of this node's pods get through now."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from ipaddress import IPv4Network, IPv6Network, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,10 @@ def store(options: Options) -> Manager:
         conf = read()
         wanted = _wanted(options.subnet, conf)
         return Local(conf, folder, options.peers, wanted, source=source, again=read)
+    if options.subnet_mgr == "kube":
+        from flanneld.subnet.kube.store import Kube
+
+        return Kube(options, os.environ)
     from flanneld.subnet.etcd import Etcd
 
     return Etcd(options)

@@ -33,7 +33,7 @@ def call(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
         (["--bogus"], "flag provided but not defined: -bogus"),
         (["--healthz-port=x"], 'invalid value "x" for flag -healthz-port'),
         (["--ip-masq=perhaps"], 'invalid boolean value "perhaps" for -ip-masq'),
-        (["--kube-subnet-mgr"], "Kubernetes is not supported yet"),
+        (["--kube-subnet-mgr"], "where is the Kubernetes API server"),
         (["--etcd-endpoints=nonsense"], "http://HOST:PORT"),
         (["--subnet-mgr=local", "--network=10.0.0.0/29"], "network is too small"),
         (["--subnet-mgr=local", "--network=10.0.0.0/8,10.1.0.0/16"], "one of each family"),

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import http
-import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tests.kube.control import PODS
+from tests.kube.control import PODS, SERVER
 from tests.kube.node import CNI_BIN, CNI_CONF
 from tests.kube.underlay import CHECKOUT
 from tests.lab import web
 from tests.lab.space import LabError, until
-from tests.lab.underlay import GATEWAY
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.kube.cluster import Cluster
+    from tests.kube.kubectl import Document
     from tests.kube.node import Node
 
 HEALTH_PORT = 8081
 DAEMON = f"{CHECKOUT}/dist/flanneld/flanneld"
 GO_PLUGINS = "/usr/lib/cni"
+NET_CONF = "/etc/kube-flannel/net-conf.json"
+USER = "flannel"
 CONFLIST = {
     "name": "cbr0",
     "cniVersion": "1.0.0",
@@ -39,56 +42,81 @@ class Network(Protocol):
     def join(self, node: Node) -> None:
         """Do what is done on a node that has booted; its kubelet runs, and says NotReady."""
 
+    def start(self, node: Node, *flags: str) -> None:
+        """Start the daemon of a node that has joined."""
+
 
 class HostProcesses:
-    """The daemon as a process of each node, as systemd would start it, with its leases in etcd.
-
-    Each node's lease is reserved, so that the subnet is the one that Kubernetes has chosen.
-    """
+    """The daemon as a process of each node, as systemd would start it; the subnets are podCIDRs."""
 
     def __init__(self, backend: str = "vxlan") -> None:
-        self._backend = backend
+        self.backend = backend
 
     def begin(self, cluster: Cluster) -> None:
-        """Write the network's configuration into etcd."""
-        self._cluster = cluster
-        cluster.control.etcd.configure(
-            Network=PODS[4],
-            SubnetMin=PODS[4].partition("/")[0],  # Kubernetes gives away the first one too
-            IPv6Network=PODS[6],
-            EnableIPv6="6" in cluster.families,
-            Backend={"Type": self._backend},
-        )
+        """Give the daemons an identity, which may do what Go's may, and nothing else."""
+        self.cluster = cluster
+        cluster.control.authority.kubeconfig("flannel", SERVER, f"/CN={USER}")
+        cluster.kubectl.apply(*access())
 
     def join(self, node: Node) -> None:
         """Install the plugins, start the daemon, and write the conflist when it is ready."""
         node.run(DAEMON, "install", "--no-units", "--from", f"{CHECKOUT}/dist/cni-flannel", CNI_BIN)
         node.run("cp", f"{GO_PLUGINS}/portmap", f"{GO_PLUGINS}/loopback", CNI_BIN)
-        self._reserve(node)
-        node.start_daemon(
-            *(DAEMON, "--ip-masq"),
-            *("--etcd-endpoints", f"http://{GATEWAY}:2379", "--healthz-port", str(HEALTH_PORT)),
-        )
-        until(f"flanneld of {node.name} is ready", lambda: self._is_ready(node))
+        self.start(node)
+        await_ready(node)
         node.write(f"{CNI_CONF}/10-flannel.conflist", CONFLIST)
 
-    def _reserve(self, node: Node) -> None:
-        spec = self._cluster.kubectl.until(
-            f"{node.name} has its podCIDRs",
-            lambda found: len(found["spec"].get("podCIDRs", [])) == len(self._cluster.families),
-            f"node/{node.name}",
-        )["spec"]
-        key = "&".join(subnet.replace("/", "-") for subnet in spec["podCIDRs"])
-        value: dict[str, Any] = {"PublicIP": node.address, "BackendType": self._backend}
-        if "6" in self._cluster.families:
-            value["PublicIPv6"] = node.address6
-        self._cluster.control.etcd.put(f"subnets/{key}", json.dumps(value))
+    def start(self, node: Node, *flags: str) -> None:
+        """Start the daemon of a node."""
+        node.write(NET_CONF, self.configuration())
+        node.start_daemon(
+            *("env", f"NODE_NAME={node.name}", DAEMON, "--kube-subnet-mgr", "--ip-masq"),
+            *("--kubeconfig-file", self.cluster.control.authority.path("flannel.conf")),
+            *("--healthz-port", str(HEALTH_PORT), *flags),
+        )
 
-    def _is_ready(self, node: Node) -> bool:
-        if not node.processes["flanneld"].is_running:
-            raise LabError(f"flanneld of {node.name} has ended:\n{node.log('flanneld')[-3000:]}")
-        try:
-            status, _ = web.get(node.netns, "127.0.0.1", HEALTH_PORT, "/readyz")
-        except OSError:
-            return False
-        return status == http.HTTPStatus.OK
+    def configuration(self) -> dict[str, Any]:
+        """Give the network's, as the ConfigMap has it."""
+        return {
+            "Network": PODS[4],
+            "IPv6Network": PODS[6],
+            "EnableIPv6": "6" in self.cluster.families,
+            "Backend": {"Type": self.backend},
+        }
+
+
+def await_ready(node: Node) -> None:
+    """Wait until the daemon of a node is ready. LabError with what it has said."""
+    try:
+        until(f"flanneld of {node.name} is ready", lambda: readiness(node)[0])
+    except LabError as error:
+        raise LabError(f"{error}\n{readiness(node)[1]}\n{node.log('flanneld')[-3000:]}") from None
+
+
+def readiness(node: Node) -> tuple[bool, str]:
+    """Whether the daemon of a node is ready, and what it says. LabError if it has ended."""
+    if not node.processes["flanneld"].is_running:
+        raise LabError(f"flanneld of {node.name} has ended:\n{node.log('flanneld')[-3000:]}")
+    try:
+        status, page = web.get(node.netns, "127.0.0.1", HEALTH_PORT, "/readyz")
+    except OSError as error:
+        return False, str(error)
+    return status == http.HTTPStatus.OK, page.decode()
+
+
+def access() -> Iterator[Document]:
+    """Say what the daemons may do."""
+    group = "rbac.authorization.k8s.io"
+    rules = [
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+    ]
+    kind = {"apiVersion": f"{group}/v1", "metadata": {"name": "flannel"}}
+    yield {**kind, "kind": "ClusterRole", "rules": rules}
+    yield {
+        **kind,
+        "kind": "ClusterRoleBinding",
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "flannel"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": USER}],
+    }

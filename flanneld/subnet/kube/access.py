@@ -9,12 +9,12 @@ from flanneld.flags import UsageError
 from flanneld.http import kubeconfig, place
 from flanneld.http.credentials import Credentials
 from flanneld.http.kubeconfig import Access
-from flanneld.http.place import Place
 from flanneld.http.tls import TLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from flanneld.http.place import Place
     from flanneld.options import Options
 
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -41,7 +41,9 @@ def access(options: Options, environ: Mapping[str, str], account: str = _ACCOUNT
             f" in a pod {_HOST} and {_PORT} do"
         )
     try:
-        server = place.parse(f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}")
+        server = place.parse(
+            f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        )
     except ValueError as error:
         raise UsageError(f"{_HOST}={host} and {_PORT}={port}: {error}") from None
     tls = TLS(cafile=f"{account}/ca.crt")
@@ -49,8 +51,9 @@ def access(options: Options, environ: Mapping[str, str], account: str = _ACCOUNT
 
 
 def elsewhere(server: Place, addresses: list[tuple[str, int]]) -> list[Place]:
-    """Give the places of API servers that are known by address: their certificate has the name
-    by which this one is known.
+    """Give the places of API servers that are known by address.
+
+    Their certificate has the name by which this one is known.
     """
     if server.base:  # something else stands in front of them
         return []

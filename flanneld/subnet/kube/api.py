@@ -15,13 +15,13 @@ from urllib.parse import quote, urlencode
 
 from flanneld.http.connection import Request
 from flanneld.http.errors import Refused, Unanswered
-from flanneld.http.items import Items
 from flanneld.subnet.manager import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping
 
     from flanneld.http.client import Client
+    from flanneld.http.items import Items
 
 _NODES = "/api/v1/nodes"
 _SLICE = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
@@ -31,10 +31,11 @@ _JSON = (("Content-Type", "application/json"),)
 _ZIPPED = (("Accept-Encoding", "gzip"),)
 _PAGE = 500
 _WATCH_S = (300, 600)
+_LIST_S = 60.0  # for a page: what has not come by then is a list that is not whole
 _OVERDUE_S = 30.0  # after its end a watch is closed from this side
 SILENCE_S = 120.0  # a server tells of its own accord how far it is, once a minute
 _INITIAL = "k8s.io/initial-events-end"
-_FIRST_SILENCE_S = 10.0
+_FIRST_SILENCE_S = 10.0  # of a server that ignores what it does not know
 
 
 class Gone(Exception):
@@ -46,16 +47,16 @@ class Unsupported(Exception):
 
 
 class Api:
-    """One API server, or several that are one."""
+    """One API server, or several that are one; ``alone``: of all Nodes only one's own counts."""
 
-    def __init__(self, client: Client, selector: str = "") -> None:
+    def __init__(self, client: Client, *, alone: bool = False) -> None:
         self.client = client
-        self.selector = selector
+        self._alone = alone
 
     async def node(self, name: str) -> tuple[dict[str, Any] | None, str]:
         """Give a Node, None if there is none, and the version of everything at that time."""
-        query = {"fieldSelector": f"metadata.name={name}"}
-        found = await self._call("reading this node's Node", "GET", f"{_NODES}?{urlencode(query)}")
+        path = f"{_NODES}?{urlencode(_selected(name))}"
+        found = await self._call("reading this node's Node", "GET", path)
         items = found.get("items") or ()
         version = str(found.get("metadata", {}).get("resourceVersion", ""))
         return next(iter(items), None), version
@@ -84,7 +85,7 @@ class Api:
         """Give addresses and port of all API servers, as they are known in the cluster."""
         try:
             found = await self._call("reading the API servers", "GET", _SLICE)
-            subsets = [found | {"addresses": found.get("endpoints") or ()}]
+            subsets: Any = [found | {"addresses": found.get("endpoints") or ()}]
         except StoreError:
             found = await self._call("reading the API servers", "GET", _ENDPOINTS)
             subsets = found.get("subsets") or ()
@@ -97,24 +98,25 @@ class Api:
             for address in (one.get("addresses") or (one.get("ip"),))
         ]
 
-    async def list(self, items: Items) -> AsyncGenerator[dict[str, Any], None]:
+    async def list(self, items: Items, own: str) -> AsyncGenerator[dict[str, Any], None]:
         """Give all Nodes, page by page; their version is in ``items.metadata`` then.  Gone."""
         token = ""
         while True:
-            query = {"limit": str(_PAGE)} | self._selected({"continue": token})
+            query = {"limit": str(_PAGE), "continue": token} if token else {"limit": str(_PAGE)}
+            query |= _selected(own) if self._alone else {}
             request = Request("GET", f"{_NODES}?{urlencode(query)}", _ZIPPED)
-            with told("reading all Nodes"):
-                async with self.client.answer(request) as answer:
-                    async with aclosing(answer.chunks()) as chunks:
-                        async for chunk in chunks:
-                            for node in items.feed(chunk):
-                                yield node
+            with told("reading all Nodes", since=bool(token)):
+                async with self.client.answer(request) as answer, aclosing(answer.chunks()) as body:
+                    deadline = asyncio.get_running_loop().time() + _LIST_S
+                    while chunk := await _within(deadline, body):
+                        for node in items.feed(chunk):
+                            yield node
             token = items.end()
             if not token:
                 return
 
     async def watch(
-        self, version: str, *, first: bool = False
+        self, version: str, own: str, *, alone: bool = False, first: bool = False
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Give events from a version on, until the server ends that.  Gone.
 
@@ -123,20 +125,19 @@ class Api:
         """
         seconds = random.randint(*_WATCH_S)  # noqa: S311 - no secret
         query = {"watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
-        query |= self._selected({"resourceVersion": version})
+        query |= {"resourceVersion": version} if version else {}
+        query |= _selected(own) if alone or self._alone else {}
         if first:
             query |= {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
         request = Request("GET", f"{_NODES}?{urlencode(query)}")
         deadline = asyncio.get_running_loop().time() + seconds + _OVERDUE_S
-        with told("watching the Nodes", first=first):
-            async with self.client.answer(request, SILENCE_S) as answer:
-                async with aclosing(answer.lines()) as lines:
-                    while line := await _within(deadline, lines):
-                        yield _event(line)
-
-    def _selected(self, query: dict[str, str]) -> dict[str, str]:
-        query |= {"fieldSelector": self.selector}
-        return {name: value for name, value in query.items() if value}
+        with told("watching the Nodes", since=True, first=first):
+            async with (
+                self.client.answer(request, _FIRST_SILENCE_S if first else SILENCE_S) as answer,
+                aclosing(answer.lines()) as lines,
+            ):
+                while line := await _within(deadline, lines):
+                    yield _event(line)
 
     async def _call(
         self,
@@ -150,11 +151,15 @@ class Api:
             return await self.client.call(Request(method, target, headers, body))
 
 
-async def _within(deadline: float, lines: AsyncGenerator[bytes, None]) -> bytes:
-    """Give the next line, b"" at the end; a watch that is overdue is at its end, too."""
+def _selected(name: str) -> dict[str, str]:
+    return {"fieldSelector": f"metadata.name={name}"}
+
+
+async def _within(deadline: float, parts: AsyncGenerator[bytes, None]) -> bytes:
+    """Give the next part, b"" at the end; what is overdue is at its end, too."""
     try:
         async with asyncio.timeout_at(deadline):
-            return await anext(lines, b"")
+            return await anext(parts, b"")
     except TimeoutError:
         return b""
 
@@ -181,8 +186,11 @@ def is_first_end(event: Mapping[str, Any]) -> bool:
 
 
 @contextmanager
-def told(what: str, *, first: bool = False) -> Iterator[None]:
-    """Turn what a request raises into Gone, Unsupported or StoreError."""
+def told(what: str, *, since: bool = False, first: bool = False) -> Iterator[None]:
+    """Turn what a request raises into a StoreError.
+
+    Of one that begins ``since`` an earlier answer it may be Gone, of the ``first`` Unsupported.
+    """
     try:
         yield
     except Unanswered as error:
@@ -190,12 +198,10 @@ def told(what: str, *, first: bool = False) -> Iterator[None]:
     except Refused as error:
         if first and error.status in (400, 422):
             raise Unsupported from None
-        if error.status == 410 or _is_ahead(error):
+        if since and (error.status == 410 or _is_ahead(error)):
             raise Gone from None
         hint = _hint(error)
-        raise StoreError(
-            f"the API server refuses: {what}: {error}{hint}", error.after_s
-        ) from None
+        raise StoreError(f"the API server refuses: {what}: {error}{hint}", error.after_s) from None
 
 
 def _is_ahead(error: Refused) -> bool:

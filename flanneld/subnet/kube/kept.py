@@ -20,17 +20,15 @@ class Kept(NamedTuple):
     """``written`` is a Unix time in seconds; ``servers`` are addresses and ports."""
 
     node: str
-    version: str
     written: float
     servers: list[tuple[str, int]]
     nodes: list[Seen]
 
 
-def save(path: str, node: str, version: str, servers: list[Any], nodes: Iterable[Seen]) -> None:
+def save(path: str, node: str, servers: list[Any], nodes: Iterable[Seen]) -> None:
     """Keep it, for the node of this name; what hinders is logged."""
     told = {
         "node": node,
-        "version": version,
         "written": time.time(),
         "servers": servers,
         "names": NAMES,
@@ -56,9 +54,7 @@ def load(path: str) -> Kept | None:
             for name, uid, cidrs, values in told["nodes"]
         ]
         servers = [(str(host), int(port)) for host, port in told["servers"]]
-        return Kept(
-            str(told["node"]), str(told["version"]), float(told["written"]), servers, nodes
-        )
+        return Kept(str(told["node"]), float(told["written"]), servers, nodes)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         _log.warning("what was kept of the other nodes is not used: %r", error)
         return None

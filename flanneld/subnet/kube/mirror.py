@@ -1,8 +1,8 @@
 """All Nodes as the store's leases, kept by what the API server tells of them.  Pure.
 
 A lease goes with its Node, or when that says so: one whose annotations somebody has wiped, or
-written wrong, is still the lease that it was.  Two Nodes with the same podCIDR are one lease, of the
-Node that was known first.
+written wrong, is still the lease that it was.  Two Nodes with the same podCIDR are one lease, of
+the Node that was known first.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Mirror:
-    """The Nodes by name, and their leases by key; ``own`` is the name of this node."""
+    """The Nodes by name, and their leases by key; ``name`` is that of this node's."""
 
     def __init__(self, conf: NetConf, own: str) -> None:
-        self._conf, self._own = conf, own
+        self._conf, self.name = conf, own
         self._seen: dict[str, Seen] = {}
         self._of: dict[str, Lease] = {}
         self._leases: dict[str, Lease] = {}
@@ -44,7 +44,7 @@ class Mirror:
     @property
     def own(self) -> Seen | None:
         """This node's."""
-        return self._seen.get(self._own)
+        return self._seen.get(self.name)
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -52,6 +52,7 @@ class Mirror:
     def hold(self, lease: Lease) -> None:
         """Know this node's lease: it is among the leases whatever its Node says."""
         self._held = lease
+        self._judge_own()
         self._index()
 
     def fault(self, name: str, text: str) -> None:
@@ -67,6 +68,7 @@ class Mirror:
         for name in [*self._seen]:
             if name not in now:
                 self._forget(name)
+        self._judge_own()
         for node in now.values():
             self._take(node)
         self._index()
@@ -84,20 +86,38 @@ class Mirror:
 
     def remove(self, name: str) -> bool:
         """Forget a Node that is gone; whether it meant anything."""
-        before = self._of.get(name)
-        told = self._forget(name)
+        before, fault = self._of.get(name), self._faults.get(name)
+        self._forget(name)
+        if name == self.name:
+            self._judge_own()
         if before is not None:
             self._reindex(before, None)
-        return told or before is not None
+        return before is not None or fault != self._faults.get(name)
 
-    def _forget(self, name: str) -> bool:
+    def _forget(self, name: str) -> None:
         self._seen.pop(name, None)
         self._of.pop(name, None)
-        return self._faults.pop(name, None) is not None
+        self._faults.pop(name, None)
+
+    def _judge_own(self) -> None:
+        """Say what is wrong with this node's Node, once there is a lease."""
+        if self._held is None:
+            return
+        text = ""
+        if self.own is None:
+            text = f"there is no Node called {plain(self.name)}: kubelet makes it anew"
+        else:
+            try:
+                nodes.own(self.own, self._conf, self._held.attributes)
+                nodes.asked(self.own)
+            except BadLease as error:
+                text = str(error)
+        self.fault(self.name, f"{text}; until then all stays as it was" if text else "")
 
     def _take(self, node: Seen) -> None:
         before, self._seen[node.name] = self._seen.get(node.name), node
-        if node.name == self._own:
+        if node.name == self.name:
+            self._judge_own()
             return
         self._faults.pop(node.name, None)
         same = before is not None and (before.uid, before.cidrs) == (node.uid, node.cidrs)
@@ -141,7 +161,7 @@ class Mirror:
 
     def _index(self) -> None:
         own = {} if self._held is None else {self._held.key: self._held}
-        names: dict[str, str] = dict.fromkeys(own, self._own)
+        names: dict[str, str] = dict.fromkeys(own, self.name)
         self._doubled = False
         self._leases.clear()
         self._leases.update(own)

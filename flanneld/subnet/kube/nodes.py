@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from flanneld import document
 from flanneld.flags import UsageError
-from flanneld.lease import Attributes, Lease
+from flanneld.lease import Attributes, Lease, is_part
 from flanneld.plain import quoted
 from flanneld.subnet.keys import BadLease
 
@@ -69,6 +69,14 @@ def seen(node: Mapping[str, Any], prefix: str) -> Seen:
     return Seen(metadata["name"], metadata.get("uid", ""), tuple(cidrs), values)
 
 
+def condition(node: Mapping[str, Any], kind: str) -> tuple[str, str]:
+    """Give status and reason of a Node's condition, "" for one that it does not have."""
+    for one in (node.get("status") or {}).get("conditions") or ():
+        if one.get("type") == kind:
+            return one.get("status", ""), one.get("reason", "")
+    return "", ""
+
+
 def subnets(node: Seen, conf: NetConf) -> tuple[IPv4Network | None, IPv6Network | None]:
     """Give the podCIDRs of the network's families; BadLease."""
     found: dict[int, AnyNetwork] = {}
@@ -107,6 +115,28 @@ def lease(node: Seen, conf: NetConf) -> Lease | None:
     )
 
 
+def own(node: Seen, conf: NetConf, attributes: Attributes) -> Lease:
+    """Give the lease that a node has by its podCIDRs; BadLease says what it still waits for."""
+    subnet, subnet6 = subnets(node, conf)
+    for found, network in ((subnet, conf.network), (subnet6, conf.network6)):
+        if network is None:
+            continue
+        if found is None:
+            family = f" of IPv{network.version}" if node.cidrs else ""
+            raise BadLease(
+                f"node {quoted(node.name)} pod cidr not assigned: it has no podCIDR{family}. It is"
+                " given by kube-controller-manager with --allocate-node-cidrs and"
+                f" --cluster-cidr={network} (kubeadm: --pod-network-cidr)"
+            )
+        if not is_part(found, network):
+            raise BadLease(
+                f"the podCIDR {found} of node {quoted(node.name)} does not lie in the network"
+                f" {network}, or is more than a quarter of it: the network of net-conf.json and"
+                " --cluster-cidr of kube-controller-manager are to be the same"
+            )
+    return Lease(subnet, subnet6, attributes)
+
+
 def wanted(attributes: Attributes, node: Seen) -> dict[str, str | None]:
     """Give what a node writes, by name: None is for what is not to be there."""
     type_ = attributes.backend_type
@@ -114,12 +144,12 @@ def wanted(attributes: Attributes, node: Seen) -> dict[str, str | None]:
     values |= {MARKER: "true", TYPE: type_}
     if type_ != "vxlan" or attributes.backend_data is not None:
         values[DATA] = _json(attributes.backend_data)
-        values[IP] = node.said(OVERWRITE) or str(attributes.public_ip or IPv4Address(0))
+        values[IP] = _told(node, OVERWRITE, attributes.public_ip or IPv4Address(0))
     if attributes.public_ip6 is not None and (
         type_ == "host-gw" or (type_ in ("vxlan", "wireguard") and attributes.backend_data6)
     ):
         values[DATA6] = _json(attributes.backend_data6)
-        values[IP6] = node.said(OVERWRITE6) or str(attributes.public_ip6)
+        values[IP6] = _told(node, OVERWRITE6, attributes.public_ip6)
     return values
 
 
@@ -133,6 +163,14 @@ def asked(node: Seen) -> tuple[IPv4Address | IPv6Address, ...]:
     """Give the addresses that somebody has asked this node to have; BadLease."""
     both = (_address(node, NODE_IP, IPv4Address), _address(node, NODE_IP6, IPv6Address))
     return tuple(one for one in both if one is not None)
+
+
+def _told(node: Seen, name: str, address: IPv4Address | IPv6Address) -> str:
+    """Give the address that somebody wants others to be told, or else the node's own."""
+    try:
+        return str(type(address)(node.said(name)))
+    except ValueError:
+        return str(address)
 
 
 def _json(data: Mapping[str, Any] | None) -> str:

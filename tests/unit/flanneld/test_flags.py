@@ -135,8 +135,8 @@ class TestOptions:
             (["--etcd-endpoints="], "-etcd-endpoints is empty"),
             (["--network=10.0.0.0/8"], "for --subnet-mgr local only"),
             (["--peers=x"], "for --subnet-mgr local only"),
-            (["--kube-subnet-mgr"], "Kubernetes is not supported yet"),
-            (["--kubeconfig-file=x"], "Kubernetes is not supported yet"),
+            (["--kube-subnet-mgr", "--network=10.0.0.0/8"], "for --subnet-mgr local only"),
+            (["--kube-subnet-mgr", "--subnet-mgr=local"], "give one of the two"),
             (["--ip-masq", "true"], 'unexpected argument "true"'),
         ],
     )

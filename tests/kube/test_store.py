@@ -1,0 +1,115 @@
+"""Kubernetes as the daemon's store: what it writes into Nodes, what it does when they change."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+from tests.kube.network import await_ready
+from tests.kube.pods import PORT, web
+from tests.kube.test_pods import name_at
+from tests.lab.space import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.kube.cluster import Cluster, Pod
+    from tests.kube.node import Node
+
+PREFIX = "flannel.alpha.coreos.com/"
+
+
+def written(cluster: Cluster, node: Node) -> dict[str, str]:
+    """Give the annotations of a node that are flannel's."""
+    found = cluster.kubectl.get(f"node/{node.name}")["metadata"].get("annotations", {})
+    return {
+        name.removeprefix(PREFIX): value for name, value in found.items() if name.startswith(PREFIX)
+    }
+
+
+def test_a_node_says_how_it_is_reached(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        (link,) = node.ip("link", "show", "flannel.1")
+        assert written(cluster, node) == {
+            "kube-subnet-manager": "true",
+            "backend-type": "vxlan",
+            "backend-data": json.dumps(
+                {"VNI": 1, "VtepMAC": link["address"]}, separators=(",", ":")
+            ),
+            "public-ip": node.address,
+        }
+        conditions = cluster.kubectl.get(f"node/{node.name}")["status"]["conditions"]
+        told = {each["type"]: each for each in conditions}["NetworkUnavailable"]
+        assert (told["status"], told["reason"]) == ("False", "FlannelIsUp")
+        assert len(conditions) > 3, "kubelet's own are still there"
+
+
+def test_annotations_that_somebody_wipes_are_back(cluster: Cluster) -> None:
+    node = cluster.nodes[0]
+    before = written(cluster, node)
+    wiped = [f"{PREFIX}{name}-" for name in before]
+    cluster.kubectl.run("annotate", f"node/{node.name}", *wiped)
+    until("they are back", lambda: written(cluster, node) == before)
+
+
+def test_an_address_that_somebody_wants_is_told(cluster: Cluster) -> None:
+    one, two = cluster.nodes
+    told = f"{PREFIX}public-ip-overwrite"
+
+    def remotes() -> list[str]:
+        entries = json.loads(one.run("bridge", "-j", "fdb", "show", "dev", "flannel.1").stdout)
+        return [each["dst"] for each in entries]
+
+    cluster.kubectl.run("annotate", f"node/{two.name}", f"{told}=192.168.64.77")
+    try:
+        until("the other node sends there", lambda: remotes() == ["192.168.64.77"])
+    finally:
+        cluster.kubectl.run("annotate", f"node/{two.name}", f"{told}-")
+    until("and to the node again", lambda: remotes() == [two.address])
+
+
+def test_a_node_made_anew_is_followed(cluster: Cluster) -> None:
+    node = cluster.add_node()
+    try:
+        cluster.network.join(node)
+        cluster.await_nodes([node])
+        before = written(cluster, node)
+        (old,) = cluster.kubectl.get(f"node/{node.name}")["spec"]["podCIDRs"]
+        cluster.kubectl.delete(f"node/{node.name}")
+        cluster.kubectl.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name}})
+        until("its annotations are there", lambda: written(cluster, node) == before)
+        (new,) = cluster.kubectl.get(f"node/{node.name}")["spec"]["podCIDRs"]
+        assert new != old, "Kubernetes gives another one"
+        subnet = f"FLANNEL_SUBNET={new.replace('.0/', '.1/')}"
+        until("subnet.env follows", lambda: subnet in node.sh("cat /run/flannel/subnet.env"))
+        routes = f"ip -4 route show {new}"
+        until("the others follow", lambda: "flannel.1" in cluster.nodes[0].sh(routes))
+        until("nothing is old", lambda: not cluster.nodes[0].sh(f"ip -4 route show {old}"))
+    finally:
+        cluster.remove_node(node)
+
+
+def test_a_daemon_starts_without_the_api_server(
+    cluster: Cluster, run: Callable[..., list[Pod]]
+) -> None:
+    one, two = run(web("one", "node1"), web("two", "node2"))
+    node, server = two.node, cluster.control.processes["kube-apiserver"]
+    until("what is told is kept", lambda: "node1" in node.sh("cat /var/lib/flannel/kube.json"))
+    node.processes["flanneld"].signal(signal.SIGKILL)
+    node.processes["flanneld"].wait()
+    server.signal(signal.SIGKILL)
+    server.wait()
+    try:
+        node.sh("ip link delete flannel.1; rm -r /run/flannel")
+        cluster.network.start(node)
+        await_ready(node)
+        assert name_at(one.netns, two.addresses[4], PORT) == "two"
+        assert name_at(two.netns, one.addresses[4], PORT) == "one"
+        log = node.log("flanneld")
+        assert "as the API server told them last" in log
+    finally:
+        cluster.control.start_api_server()
+    before = written(cluster, node)
+    cluster.kubectl.run("annotate", f"node/{node.name}", f"{PREFIX}public-ip-")
+    until("it writes again", lambda: written(cluster, node) == before)
