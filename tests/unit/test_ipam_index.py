@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni.errors import CNIError, Interrupted
-from ipam.index import SHIFT_NS
+from ipam.index import SHIFT_NS, Index
+from ipam.lease import DRAFT
 from ipam.store import Store
 from tests.unit.ipam_node import Node
 
@@ -139,6 +141,31 @@ def test_no_index_possible(tmp_path: Path) -> None:
         node.add("c1")
     node.delete("c1")
     assert node.files() == {"10.5.0.3": "c2\r\neth0"}
+
+
+def test_an_entry_that_cannot_be_removed_is_not_vouched_for(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.add("c1")
+    node.add("c2")
+
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EIO, "no")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Index, "remove", refused)
+        node.delete("c1")
+    assert node.files() == {"10.5.0.3": "c2\r\neth0"}
+    assert not is_trusted(node)
+
+
+def test_what_a_killed_call_has_left_is_nobodys(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.put(DRAFT, "c9\r\neth0")
+    node.add("c1")
+    foreign_add(node)
+    node.put(DRAFT, "c9\r\neth0")
+    node.add("c2")
+    assert set(node.entries()) == {"c1:eth0", "c2:eth0", "go:eth0"}
 
 
 def test_reading_no_other_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

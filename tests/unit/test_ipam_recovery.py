@@ -192,6 +192,17 @@ def test_a_lease_that_was_emptied_says_its_holder_again(node: Node, kernel: Kern
     assert node.files() == {"10.5.0.2": "c1\r\neth0", "10.5.0.3": "c3\r\neth0"}
 
 
+def test_an_address_that_is_leased_is_not_kept_for_nobody(tmp_path: Path, kernel: Kernel) -> None:
+    """A lease of Go's, of which no index tells, and its veth, of which nobody knows whose it is."""
+    node = Node(tmp_path)
+    node.put("10.5.0.2", "c1\r\neth0")
+    kernel.behind = [(Link("", 0, 0), ["10.5.0.2/24"])]
+    assert node.add("c3") == ["10.5.0.3"]
+    assert set(node.entries()) == {"c1:eth0", "c3:eth0"}
+    node.delete("c1")
+    assert node.add("c4", runtimeConfig={"ips": ["10.5.0.2"]}) == ["10.5.0.2"]
+
+
 def test_a_failed_add_takes_no_restored_lease_back(node: Node, kernel: Kernel) -> None:
     kernel.here = ["10.5.0.2/24"]
     vanish(node)

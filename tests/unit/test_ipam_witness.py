@@ -155,6 +155,28 @@ def test_a_cached_path_counts_if_a_plugin_has_been_inside(world: World, result: 
     assert world.proof() == ""
 
 
+def test_a_file_that_a_namespace_has_left_at_its_path_is_none(world: World) -> None:
+    """Where `ip netns del` could only unmount it."""
+    world.cache(str(world.netns))
+    world.netns.touch()
+    assert world.proof() == f"its network namespace {world.netns} is gone"
+
+
+def test_a_path_that_may_not_be_looked_at_proves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.cache(str(world.netns))
+    stat = os.stat
+
+    def guarded(path: str, **more: bool) -> os.stat_result:
+        if path == str(world.netns):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    assert world.proof() == ""
+
+
 def test_a_process_that_is_gone_proves_nothing(world: World) -> None:
     world.cache("/proc/99999999/ns/net")
     assert world.proof() == ""
