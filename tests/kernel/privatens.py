@@ -6,13 +6,11 @@ A namespace lives as long as a process in it: every process made here dies with 
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import pickle
 import signal
 import subprocess
-import sys
 import traceback
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -34,14 +32,11 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_HELD: list[object] = []
-
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make namespaces")
 
 
 def in_child(body: Callable[[], T]) -> T:
     """Run the body in a forked child and return what it returns, or raise with its traceback."""
-    _hold_grpc()
     read, write = os.pipe()
     parent = os.getpid()
     pid = os.fork()
@@ -74,19 +69,6 @@ def in_child(body: Callable[[], T]) -> T:
         raise AssertionError(f"in a private namespace:\n{value}")
     result: T = value
     return result
-
-
-def _hold_grpc() -> None:
-    """Keep gRPC up: who lets go of the last of it joins its thread, and a child spins for ever."""
-    library = sys.modules.get("grpc._cython.cygrpc")
-    if library is None or _HELD:
-        return
-
-    async def hold() -> None:
-        library.init_grpc_aio()
-
-    asyncio.run(hold())
-    _HELD.append(library)
 
 
 def private(test: Callable[P, None]) -> Callable[P, None]:
