@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = [pytest.mark.frozen, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.frozen, pytest.mark.timeout(600)]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 CALLS = int(os.environ.get("CALLS", "150"))  # 2000 is the full form

@@ -15,7 +15,7 @@ BIN_DIR = Path(os.environ.get("CNI_FLANNEL_BIN", DEFAULT_BIN_DIR))
 on_the_pair = [
     pytest.mark.kernel,
     pytest.mark.frozen,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not (BIN_DIR / "flannel").exists(), reason="not built: run ./build.sh"),
 ]
 

@@ -35,7 +35,7 @@ print(machine.cgroup, machine.world.holder.pid, machine._keeper.pid, flush=True)
 sys.stdin.read()
 """
 
-pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -41,7 +41,7 @@ SHORT = {
     "server-soak": ["--calls", "1600", "--warm", "800"],
 }
 
-pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,7 +13,7 @@ from conformance.options import DEFAULT_BIN_DIR
 
 BIN_DIR = Path(os.environ.get("CNI_FLANNEL_BIN", DEFAULT_BIN_DIR))
 
-pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("version", ["0.3.1", "1.1.0"])

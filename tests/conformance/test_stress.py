@@ -25,7 +25,7 @@ SHORT = {
     "hostile": ("hostile", ["--every", "7"]),
 }
 
-pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kernel, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("name", SHORT)

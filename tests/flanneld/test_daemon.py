@@ -14,7 +14,7 @@ from tests.kernel.privatens import needs_root, private, sh
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [needs_root, pytest.mark.timeout(900)]
+pytestmark = [needs_root, pytest.mark.timeout(600)]
 
 
 @private

@@ -13,7 +13,7 @@ import pytest
 from tests.flanneld.scene import PATIENCE_S, Scene, eventually
 from tests.kernel.privatens import needs_root, private, sh
 
-pytestmark = [needs_root, pytest.mark.timeout(900)]
+pytestmark = [needs_root, pytest.mark.timeout(600)]
 
 
 @private

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.flanneld.scene import Node
 
-pytestmark = [needs_root, pytest.mark.timeout(900)]
+pytestmark = [needs_root, pytest.mark.timeout(600)]
 
 VALUES = {
     "10.244.201.0-24": "[" * 2000,

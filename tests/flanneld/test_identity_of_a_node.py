@@ -13,7 +13,7 @@ from tests.kernel.privatens import needs_root, private
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [needs_root, pytest.mark.timeout(900)]
+pytestmark = [needs_root, pytest.mark.timeout(600)]
 
 VIP = "192.168.64.100"
 

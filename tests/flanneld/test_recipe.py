@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.flanneld.scene import Node
 
-pytestmark = [needs_root, pytest.mark.timeout(900)]
+pytestmark = [needs_root, pytest.mark.timeout(600)]
 
 PAGE = (ROOT / "docs" / "flanneld.md").read_text().partition("### Without a server")[2]
 LINES, FILE = re.findall(r"```\w*\n(.*?)```", PAGE, re.DOTALL)[:2]

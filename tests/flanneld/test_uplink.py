@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from tests.flanneld.scene import Node
 
-pytestmark = [needs_root, pytest.mark.timeout(900)]
+pytestmark = [needs_root, pytest.mark.timeout(600)]
 
 VIA = f"via {UNDERLAY}.{GATEWAY}"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.kernel.conftest import Node
     from tests.kernel.resident import Resident
 
-pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(900)]
+pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(600)]
 
 ROUNDS = 10
 NETNS = "/run/netns/a"

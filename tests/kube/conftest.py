@@ -14,7 +14,7 @@ import pytest
 
 from conformance.real.image import BUSYBOX
 from conformance.world import SYSTEM_PATH
-from tests.kube.binaries import BuildError, build
+from tests.kube.binaries import BuildError, build, folder
 from tests.kube.cluster import Cluster
 from tests.kube.outside import settings
 from tests.lab.space import ROOT
@@ -36,11 +36,12 @@ FILES = (BUSYBOX, Path("/usr/lib/cni/portmap"), *BUILT)
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _HERE not in item.path.parents)
+    limit_s = 600 if folder().exists() else 2400  # the first one may build Kubernetes
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.kernel)
             item.add_marker(pytest.mark.frozen)
-            item.add_marker(pytest.mark.timeout(2400))  # the first one may build Kubernetes
+            item.add_marker(pytest.mark.timeout(limit_s))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ LONGEST_FILE = 300
 LONGEST_FUNCTION = 60
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", LINTERS)
 def test_linter_is_content(name: str) -> None:
     program, *arguments = LINTERS[name]
