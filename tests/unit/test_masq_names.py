@@ -99,6 +99,7 @@ def test_chains_are_found_by_comment_and_checked_by_hash() -> None:
     portmap = f"-A CNI-DN-0011 {ours.masquerade.split(' ', 2)[2]}"
     other = iptables.Rules("network", "cid", [V4]).all()
     odd = ["-P POSTROUTING ACCEPT", f"-N {ours.chain}", '-A X -m comment --comment "name: \\"net']
-    assert iptables.chains_of([*other, portmap, *odd], "net") == []
+    copied = [line.replace(ours.chain, rulenames.chain("net", "else")) for line in ours.all()]
+    assert iptables.chains_of([*other, portmap, *odd, *copied], "net") == []
     assert iptables.chains_of([*other, *ours.all(), portmap], "net") == [ours.chain]
     assert iptables.chains_of(ours.jumps, "net") == [ours.chain]
