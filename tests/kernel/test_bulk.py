@@ -146,3 +146,14 @@ def test_a_refusal_is_that_of_its_link() -> None:
         assert deletions[0].error is None
         assert deletions[1].error is not None
         assert names(handle) == set()
+
+
+@private
+def test_a_refusal_of_what_goes_before_is_that_of_its_link() -> None:
+    with Handle() as handle:
+        first, second = make_pairs(handle, 2)
+        refused = rtnl.set_link(second, master=1)  # `lo` is no bridge
+        deletions = [Deletion(first), Deletion(second, [refused])]
+        bulk.delete(handle, deletions)
+        assert [one.error is None for one in deletions] == [True, False]
+        assert names(handle) == set()
