@@ -159,7 +159,7 @@ def test_sigterm_at_any_request_leaves_all_or_nothing(node: Node, syscall: str) 
 def test_sigterm_when_all_is_done_but_the_result_is_not_told(node: Node) -> None:
     """The sockets are closed last.  Before the first request there is nothing to roll back yet."""
     codes = []
-    for nth in range(1, 90):
+    for nth in range(1, 200):
         node.add_pod("p1")
         outcome = tampered(node, f"close:signal=SIGTERM:when={nth}", CONF)
         if outcome.status == 0:

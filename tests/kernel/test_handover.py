@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 import functools
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cni_flannel.kernel import handover
 from netlink import rtnl
+from netlink.events import Events
 from netlink.handle import Handle
 from netlink.nlmsg import NetlinkError
 from tests.kernel.privatens import private
+
+if TYPE_CHECKING:
+    from netlink.nlmsg import Message
 
 ROUNDS = 20
 
@@ -81,6 +86,25 @@ def test_work_that_deletes_nothing_is_waited_for_and_has_nothing_of_ours_open() 
     assert len(left) == 1, left
     assert "pipe:" in left[0]
     os.close(above)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@private
+def test_events_that_were_lost_are_not_asked_for_again() -> None:
+    """The kernel says ENOBUFS instead of which link is gone: the child's end tells it."""
+    asked = []
+
+    def lose(_: Events, timeout_s: float | None) -> list[Message]:
+        asked.append(timeout_s)
+        raise OSError(errno.ENOBUFS, "no buffer space available")
+
+    with Handle() as host, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Events, "wait", lose)
+        index = make_pair(host)
+        handover.run(functools.partial(delete, index), index)
+        assert host.get_link("vethx") is None
+    assert len(asked) == 1
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 

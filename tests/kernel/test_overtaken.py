@@ -1,10 +1,11 @@
 """Calls for one attachment that overtake each other: all of it is there in the end, or nothing.
 
-An ADD is stopped as it enters a system call, and goes on when the other call has ended.
+A call is stopped as it enters a system call, and goes on when the other call has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -51,13 +52,15 @@ STOPS = [("linkat", 1), ("symlink", 1), *(("sendmsg", number) for number in SEND
 
 
 class Stopped:
-    """An ADD of the container `cid-a` that stands still before its n-th call of a kind."""
+    """A call for the container `cid-a` that stands still before its n-th system call of a kind."""
 
-    def __init__(self, node: Node, name: str, number: int, conf: Any = HURRIED) -> None:
+    def __init__(
+        self, node: Node, name: str, number: int, conf: Any = HURRIED, command: str = "ADD"
+    ) -> None:
         self._node = node
         inject = f"inject={name}:signal=STOP:when={number}"
         trace = ["strace", "-qq", "-o", TRACE, "-e", f"trace={name}", "-e", inject]
-        environ = node.environment("ADD", "cid-a", "eth0", "/run/netns/a")
+        environ = node.environment(command, "cid-a", "eth0", "/run/netns/a")
         stdin = os.memfd_create("stdin")
         os.write(stdin, json.dumps(conf).encode())
         os.lseek(stdin, 0, os.SEEK_SET)
@@ -78,8 +81,10 @@ class Stopped:
         """Wake it; whether it is awake: strace may have had no eye for the first signal."""
         tracer = self.process.pid
         for pid in Path(f"/proc/{tracer}/task/{tracer}/children").read_text().split():
-            os.kill(int(pid), signal.SIGCONT)
-        return any("SIGCONT" in line for line in self._lines())
+            with contextlib.suppress(ProcessLookupError):  # it has gone on, and ended
+                os.kill(int(pid), signal.SIGCONT)
+        is_awake = any("SIGCONT" in line for line in self._lines())
+        return is_awake or self.process.poll() is not None
 
     def go_on(self) -> tuple[int, str]:
         """Let it come to its end; its status and what it printed."""
@@ -160,6 +165,23 @@ def test_an_overtaken_add_leaves_a_later_one_alone(node: Node, number: int, conf
     assert is_overtaken(*running.go_on())
     whole(node, "b", conf["type"])
     delete(node, "b", "cid-a", conf=conf, plugin=conf["type"])
+    nothing_left(node)
+
+
+@pytest.mark.parametrize("conf", [HURRIED, ALONE], ids=lambda conf: conf["type"])
+@pytest.mark.parametrize(("name", "number"), [("sendmsg", 1), ("sendmsg", 2), ("flock", 1)])
+def test_an_add_overtakes_a_del(node: Node, name: str, number: int, conf: Any) -> None:
+    """The link comes when DEL has looked for one already, and the lease goes after that."""
+    node.write_subnet_env(ipmasq="false")
+    must_add(node, "b", conf=conf, plugin=conf["type"])
+    node.add_pod("a")
+    running = Stopped(node, name, number, conf, "DEL")
+    must_add(node, conf=conf, plugin=conf["type"])
+    assert running.go_on() == (0, "")
+    assert list(leases(node).values()) == ["cid-b\r\neth0"]
+    assert set(node.links("a")) == {"lo"}
+    for pod in ("a", "b"):
+        delete(node, pod, conf=conf, plugin=conf["type"])
     nothing_left(node)
 
 

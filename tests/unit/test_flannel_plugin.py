@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni import errors, invoke
-from cni.errors import CNIError, Interrupted
+from cni.errors import AlreadyAttached, CNIError, Interrupted
 from cni_flannel import plugin
 from cni_flannel.bridge import plugin as bridge
 from cni_flannel.scratch import Scratch
@@ -90,6 +90,14 @@ def test_a_failed_add_leaves_the_state_of_a_living_attachment(node: Node) -> Non
     with pytest.raises(CNIError):
         plugin.cmd_add(node.args())
     assert node.state().own() == STORED
+
+
+def test_an_add_of_a_living_attachment_leaves_the_state_that_it_has_lost(node: Node) -> None:
+    """It may be that of an ADD that has attached the container just now, and has not ended."""
+    node.fails(ADD=AlreadyAttached(errors.INVALID_ENVIRONMENT, "veth1 exists"))
+    with pytest.raises(AlreadyAttached):
+        plugin.cmd_add(node.args())
+    assert node.state().own() == node.delegate.calls[0][1]
 
 
 def test_a_failed_add_of_a_second_interface_leaves_the_first_ones_state_alone(node: Node) -> None:

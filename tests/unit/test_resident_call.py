@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -16,7 +17,7 @@ from cni_flannel.bridge import ends, links
 from cni_flannel.bridge.steps import Step
 from cni_flannel.bridge.steps import run as run_steps
 from cni_flannel.bridge.steps_claim import Confirm
-from cni_flannel.resident import protocol
+from cni_flannel.resident import call, protocol
 from cni_flannel.resident.call import Lent
 from cni_flannel.resident.turn import Turn
 from ipam import plugin as host_local
@@ -53,7 +54,8 @@ class Caller:
     def __init__(self) -> None:
         self.launcher, self.server = socket.socketpair()
         self.deleter = NoDeleter()
-        self.turn = Turn(threading.Lock())
+        self.turns = threading.Lock()
+        self.turn = Turn(self.turns)
         self.lent = Lent(-1, self.server, self.deleter, self.turn)  # type: ignore[arg-type]
 
     def hang_up(self) -> None:
@@ -247,6 +249,28 @@ def test_links_are_deleted_by_the_process(caller: Caller) -> None:
     ends.Ends.drop_link(both, 9, before)
     assert both.host.done == []
     assert caller.deleter.asked == [(9, (before,))]
+
+
+def test_others_work_while_the_kernel_deletes(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had: list[bool] = []
+    monkeypatch.setattr(caller.deleter, "delete", lambda *_: had.append(caller.turns.locked()))
+    with caller.turn:
+        assert caller.turns.locked()
+        caller.lent.delete_link(9, ())
+        assert caller.turns.locked()
+    assert had == [False]
+
+
+def test_a_caller_who_gave_up_while_it_was_not_its_turn_is_not_served(caller: Caller) -> None:
+    """Not even its conf is read: it does the work itself by now."""
+    strings = b"flannel\0CNI_COMMAND=STATUS\0CNI_PATH=/opt/cni/bin"
+    request = protocol.Request(strings, b"{", -1, -1)
+    assert json.loads(call.run(request, caller.lent)[1])["code"] == 6
+    caller.hang_up()
+    status, stdout, _ = call.run(request, caller.lent)
+    assert (status, json.loads(stdout)["code"]) == (1, 11)
 
 
 def test_the_namespace_is_the_one_that_was_opened(caller: Caller) -> None:
