@@ -149,7 +149,7 @@ class Witness:
             try:
                 for pid in os.listdir(self._proc):
                     if pid.isdigit() and pid != "1":  # init may be sealed off, and is in no pod
-                        living.add(_inode(f"{self._proc}/{pid}/ns/net"))
+                        living.add(_namespace_of(f"{self._proc}/{pid}"))
                 mounts = files.read(f"{self._proc}/self/mountinfo", _MOUNTS)
                 # 512 24 0:4 net:[4026532221] /run/netns/x rw shared:9 - nsfs nsfs rw
                 for line in mounts.splitlines():
@@ -208,8 +208,13 @@ def _device(path: str) -> int | None:
         return None
 
 
-def _inode(path: str) -> int:
+def _namespace_of(process: str) -> int:
+    """The inode of a process's namespace, 0 if it has ended meanwhile. OSError: it is not shown."""
     try:
-        return os.stat(path).st_ino
-    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return os.stat(f"{process}/ns/net").st_ino
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    except PermissionError:  # of a process that ends this very moment, too (fs/proc/namespaces.c)
+        if os.path.exists(process):
+            raise
         return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -231,6 +232,24 @@ def test_not_allowed_to_look(world: World, monkeypatch: pytest.MonkeyPatch, seal
 def test_a_process_that_ends_while_it_is_looked_at_is_in_no_namespace(world: World) -> None:
     world.process("8", "/nowhere")
     assert world.proof(Entry([], f"{os.stat(OWN).st_dev}:1", str(world.netns))) != ""
+
+
+def test_a_process_that_ends_this_very_moment_is_no_sealed_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says EACCES of it, as of one that may not be looked at."""
+    world.process("8")
+    stat = os.stat
+
+    def ending(path: str, **more: bool) -> os.stat_result:
+        if str(path).endswith("/8/ns/net"):
+            shutil.rmtree(world.proc / "8")
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **more)
+
+    monkeypatch.setattr(os, "stat", ending)
+    assert world.proof(Entry([], f"{stat(OWN).st_dev}:1", str(world.netns))) != ""
+    assert not (world.proc / "8").exists()
 
 
 def test_a_mount_keeps_a_namespace(world: World) -> None:
