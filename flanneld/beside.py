@@ -10,11 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flanneld import files
+from flanneld.desired import is_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,25 +42,47 @@ class Other:
 
 
 def hold(networks: Iterable[AnyNetwork]) -> list[socket.socket]:
-    """Be the only daemon of these networks here, until the sockets are closed.
+    """Be the only daemon of these networks, and of parts of them, until the sockets are closed.
 
     ``files.Locked`` names the one that there is.  OSError.
     """
-    held: list[socket.socket] = []
-    for network in networks:
-        name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        held.append(name)
-        try:
-            name.bind(f"\0{_NAME} {network}")
-        except OSError as error:
-            for one in held:
-                one.close()
-            if error.errno != errno.EADDRINUSE:
-                raise
-            found = [str(other) for other in others() if str(network) in other.networks]
-            anonymous = f"another flanneld of the network {network} runs on this node"
-            raise files.Locked("; ".join(found) or anonymous) from None
+    wanted = list(networks)
+    with ExitStack() as stack:
+        held = [stack.enter_context(_bind(network)) for network in wanted]
+        told = set(_names().values()) - set(map(str, wanted))
+        for network in wanted:
+            for name in told:
+                if _overlap(name, network):
+                    raise _locked(name)
+        stack.pop_all()
     return held
+
+
+def _bind(network: AnyNetwork) -> socket.socket:
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0{_NAME} {network}")
+    except OSError as error:
+        name.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise _locked(str(network)) from None
+    return name
+
+
+def _locked(network: str) -> files.Locked:
+    found = [str(other) for other in others() if network in other.networks]
+    anonymous = f"another flanneld of the network {network} runs on this node"
+    return files.Locked("; ".join(found) or anonymous)
+
+
+def _overlap(name: str, network: AnyNetwork) -> bool:
+    """Whether a name is that of a network which has addresses of this one."""
+    try:
+        other = ip_network(name)
+    except ValueError:
+        return False
+    return is_inside(other, [network]) or is_inside(network, [other])
 
 
 def others() -> list[Other]:

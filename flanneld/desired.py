@@ -151,6 +151,7 @@ class Desired:
 
     ``networks`` are the whole networks, those of an earlier configuration included: what lies
     inside them on a device of ours, or has our route protocol, and is not desired, is stale.
+    ``covered`` are the subnets of peers that a wider route leads to; they have none of their own.
     ``keeps_devices`` lets devices of an earlier run be, for peers that still send to them.
     ``problems`` names each peer that cannot be programmed, and why; ``warnings`` what is odd with
     others, or with leases that are not this network's.
@@ -162,6 +163,7 @@ class Desired:
     forwards: frozenset[Forward] = frozenset()
     routes: frozenset[Route] = frozenset()
     networks: frozenset[AnyNetwork] = frozenset()
+    covered: frozenset[AnyNetwork] = frozenset()
     keeps_devices: bool = False
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -74,14 +74,16 @@ class UdpBackend:
         del identity
         found = peers.check(own, leases, external, (self._network,))
         foreign = [f"{peer}: {peers.foreign(peer)}" for peer in found.usable if peer.backend_type]
+        behind = [subnet for subnet, _ in _ways(found.usable)]
         reached: Iterable[IPv4Network] = [self._network]
         if external.reserved or any(peer.public_ip in self._network for peer in found.usable):
-            reached = (subnet for subnet, _ in _ways(found.usable))
+            reached = behind
         base = IPv4Interface((_subnet(own).network_address, 32))
         return Desired(
             addresses=frozenset({Address(DEVICE, base)}),
             routes=frozenset(Route(DEVICE, network, None) for network in reached),
             networks=frozenset({self._network}),
+            covered=frozenset(behind),
             problems=(*found.problems, *foreign),
             warnings=tuple(found.warnings),
         )

@@ -193,16 +193,17 @@ class Way:
 
 def _ways(subject: Subject, version: int) -> list[Way]:
     """Choose the peers whose ways are followed: of each link one, and then as they come."""
-    routes = {
+    routes: dict[AnyNetwork | None, str] = {
         route.destination: route.link
         for route in subject.desired.routes
         if route.link and route.destination.version == version
     }
+    covered, network = subject.desired.covered, subject.network(version)
     found = [
         Way(link, subnet, public_ip(lease, version))
         for lease in subject.peers
         if (subnet := subnet_of(lease, version)) is not None
-        and (link := routes.get(subnet) or routes.get(subject.network(version) or subnet))
+        and (link := routes.get(subnet) or (subnet in covered and routes.get(network)))
     ]
     if not found:
         devices = (one.name for one in subject.desired.devices if one.local.version == version)

@@ -78,7 +78,9 @@ def paths(view: View) -> Iterator[PeerPath]:
     forwards = {(entry.link, entry.mac): entry for entry in view.desired.forwards}
     devices = {device.name: device for device in view.desired.devices}
     for subnet, public_ip, kind in sorted(_subnets(view), key=lambda peer: _order(peer[0])):
-        route = routes.get(subnet) or _covering(subnet, view.desired.routes)
+        route = routes.get(subnet)
+        if route is None and subnet in view.desired.covered:
+            route = _covering(subnet, view.desired.routes)
         neighbour = route and neighbours.get((route.link, subnet.network_address))
         forward = neighbour and forwards.get((neighbour.link, neighbour.mac))
         link = view.present.links.get(route.link) if route else None

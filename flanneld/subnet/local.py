@@ -200,7 +200,7 @@ class Local:
         try:
             return _parse(path, files.read(path)) if path else _Book()
         except OSError as error:
-            raise StoreError(f"reading {path}: {error}") from None
+            raise StoreError(f"reading {path}: {error.strerror or error}") from None
 
     @contextmanager
     def _locked(self) -> Iterator[_Book]:

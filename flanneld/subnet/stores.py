@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_interface
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flanneld import config
+from flanneld import config, files
 from flanneld.flags import UsageError
 from flanneld.lease import Lease
 from flanneld.subnet import choice
@@ -46,13 +46,17 @@ def store(options: Options) -> Manager:
 def local_conf(options: Options) -> str:
     """Write the configuration that ``--network`` and ``--backend`` stand for, or read the file."""
     if not options.network:
+        path, why = options.net_config_path, "there is no such file"
         try:
-            return Path(options.net_config_path).read_text(encoding="utf-8")
+            content = files.read(path)
         except OSError as error:
+            content, why = None, error.strerror or str(error)
+        if content is None:
             raise UsageError(
-                f"--subnet-mgr local needs --network CIDR, or a configuration in"
-                f" --net-config-path: {error}"
-            ) from None
+                "--subnet-mgr local needs --network CIDR, or a configuration in"
+                f" --net-config-path: {path}: {why}"
+            )
+        return content.decode(errors="replace")
     networks = [part.strip() for part in options.network.split(",") if part.strip()]
     v4 = [network for network in networks if ":" not in network]
     v6 = [network for network in networks if ":" in network]

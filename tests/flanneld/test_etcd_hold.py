@@ -109,7 +109,14 @@ async def written(etcd: EtcdServer, leases: dict[str, str]) -> None:
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("raw", ["", "null", "garbage", "[" * 2000, '{"PublicIP":"\\ud800"}'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *("", "null", "garbage", "[" * 2000, '{"PublicIP":"\\ud800"}', "{}"),
+        # Those lead nobody to this node:
+        *('{"PublicIP":"192.168.64.1"}', value().replace('"VNI":1', '"VNI":7')),
+    ],
+)
 def test_an_own_key_that_becomes_unreadable_is_written_anew(etcd: EtcdServer, raw: str) -> None:
     etcd.configure()
 

@@ -212,7 +212,21 @@ def test_hostile_files_of_its_own(tmp_path: Path, kind: str) -> None:
 
 
 @private
-@pytest.mark.parametrize("backend", ["host-gw", "vxlan"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "/dev/zero"])
+def test_a_configuration_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    """It is told at once: nothing is waited for, and nothing without end is read."""
+    (one,) = Scene(tmp_path, 1).nodes
+    (tmp_path / "folder").mkdir()
+    sh(f"mkfifo {tmp_path}/fifo")
+    path = str(tmp_path / kind)
+    one.start("--subnet-mgr", "local", "--net-config-path", path)
+    assert one.status() == 2
+    assert f"or a configuration in --net-config-path: {path}: " in one.log
+    assert "Errno" not in one.log
+
+
+@private
+@pytest.mark.parametrize("backend", ["host-gw", "vxlan", "udp"])
 def test_public_addresses_that_are_nobody_s(tmp_path: Path, backend: str) -> None:
     scene = Scene(tmp_path, Backend={"Type": backend})
     wrong = [
@@ -221,7 +235,8 @@ def test_public_addresses_that_are_nobody_s(tmp_path: Path, backend: str) -> Non
     ]
     for number, address in enumerate(wrong, 100):
         data = {"VNI": 1, "VtepMAC": f"02:00:00:00:01:{number:02x}"}
-        told: dict[str, Any] = {"PublicIP": address, "BackendType": backend}
+        told: dict[str, Any] = {"PublicIP": address}
+        told |= {"BackendType": backend} if backend != "udp" else {}
         told |= {"BackendData": data} if backend == "vxlan" else {}
         scene.etcd.put(f"subnets/10.244.{number + 101}.0-24", json.dumps(told))
     one, two = scene.nodes
@@ -230,11 +245,18 @@ def test_public_addresses_that_are_nobody_s(tmp_path: Path, backend: str) -> Non
         node.start()
     for node in scene.nodes:
         node.ready()
-    device = "eth0" if backend == "host-gw" else "flannel.1"
+    device = {"host-gw": "eth0", "vxlan": "flannel.1", "udp": "flannel0"}[backend]
     for node, other in ((one, two), (two, one)):
-        wanted = {f"{other.env['FLANNEL_SUBNET'].removesuffix('.1/24')}.0/24"}
+        wanted = (
+            {"10.244.0.0/16"}
+            if backend == "udp"
+            else {f"{other.env['FLANNEL_SUBNET'].removesuffix('.1/24')}.0/24"}
+        )
         # To the other the first node's second address is a good one.
         allowed = wanted | ({"10.244.208.0/24"} if node is two else set())
+        status = [line.split() for line in node.flanneld("status").splitlines()]
+        (peer,) = [line for line in status if line[:2] == ["10.244.208.0/24", "192.168.64.88"]]
+        assert (peer[-1] == "ok") == (node is two), peer
         eventually(
             f"{node.name} has the other's route alone",
             lambda: wanted <= {one for one in node.routes(device) if "10.244" in one} <= allowed,  # noqa: B023
@@ -244,7 +266,7 @@ def test_public_addresses_that_are_nobody_s(tmp_path: Path, backend: str) -> Non
                 continue
             lines = [line for line in node.log.splitlines() if wrong[number] in line]
             assert any(f"10.244.{number + 201}.0" in line for line in lines)
-    if backend == "vxlan":
+    if backend != "host-gw":
         reach_each_other(one, two)
 
 

@@ -102,6 +102,32 @@ def test_an_address_that_changes_while_it_is_stopped(
 
 
 @private
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw", "udp"])
+def test_two_nodes_with_each_other_s_address(tmp_path: Path, backend: str) -> None:
+    """As a DHCP server may give them after an outage: the first to come is ready by itself."""
+    scene = Scene(tmp_path, Backend={"Type": backend})
+    scene.start()
+    one, two = scene.nodes
+    before = [node.env["FLANNEL_SUBNET"] for node in scene.nodes]
+    for node, other in ((one, two), (two, one)):
+        node.end()
+        node.sh(f"ip address del {node.address}/24 dev eth0")
+        node.sh(f"ip address add {other.address}/24 dev eth0")
+        node.sh("ip route replace default via 192.168.64.254")
+    one.start()
+    one.ready()
+    two.start()
+    two.ready()
+    assert [node.env["FLANNEL_SUBNET"] for node in scene.nodes] == before
+    if backend == "host-gw":
+        subnet = before[1].replace(".1/24", ".0/24")
+        eventually("its route", lambda: one.routes("eth0").get(subnet) == one.address)
+    else:
+        eventually("they meet", lambda: one.reaches(two.base) and two.reaches(one.base))
+    eventually("nothing is wrong", lambda: "192.168.64" not in one.get("readyz"))
+
+
+@private
 @pytest.mark.parametrize("families", ["46", "6"])
 def test_addresses_of_ipv6_that_change_while_it_is_stopped(tmp_path: Path, families: str) -> None:
     scene = Scene(

@@ -181,6 +181,10 @@ def test_daemons_beside_one_another(tmp_path: Path) -> None:
         f"another flanneld of the network 10.244.0.0/16 runs on this node (process {first.pid},"
         in (one.log)
     )
+    part = ("--subnet-mgr", "local", "--network", "10.244.128.0/17", "--healthz-port", "0")
+    one.start(*part)
+    assert one.status() == 1
+    assert one.log.count(f"network 10.244.0.0/16 runs on this node (process {first.pid},") == 2
     refused = one.flanneld("cleanup", "--all", status=2)
     assert (
         f"another flanneld of the network 10.244.0.0/16 runs on this node (process {first.pid},"
