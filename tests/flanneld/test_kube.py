@@ -14,7 +14,7 @@ from flanneld import options
 from flanneld.claim import Claim
 from flanneld.flags import UsageError
 from flanneld.lease import Attributes
-from flanneld.subnet.kube.store import Kube
+from flanneld.subnet.kube.store import Kube, turn_s
 from flanneld.subnet.manager import StoreError
 from tests.flanneld.apiserver import api_server, in_loop
 
@@ -322,6 +322,25 @@ async def test_faults_pass(tmp_path: Path, fault: dict[str, object]) -> None:
         await until("it is written", lambda: server.annotations("node1") == WRITTEN)
 
 
+@pytest.mark.parametrize(
+    "body", [{}, {"metadata": None}, {"items": [7]}, {"metadata": {"name": 1}, "items": {}}]
+)
+@in_loop
+async def test_answers_of_another_shape_pass(tmp_path: Path, body: dict[str, object]) -> None:
+    async with api_server() as server, node(server, tmp_path) as here:
+        await two_nodes(server)
+        for fits in (is_list, lambda asked: asked.method == "PATCH", lambda _: True):
+            server.fail(fits, status=200, body=body)
+        with pytest.raises(StoreError, match="the API server sends what is n"):
+            await here.manager.leases()
+        for _ in range(3):
+            with suppress(StoreError):
+                await here.manager.leases()
+        await here.join()
+        await until("both are seen", lambda: here.peers == BOTH)
+        assert server.annotations("node1") == WRITTEN
+
+
 @in_loop
 async def test_a_time_to_come_again_is_kept(tmp_path: Path) -> None:
     async with api_server() as server, node(server, tmp_path) as here:
@@ -401,6 +420,35 @@ async def test_what_was_kept_for_another_node_does_not_count(tmp_path: Path) -> 
             with pytest.raises(StoreError, match="does not answer"):
                 await here.manager.leases()
         await server.start()
+
+
+@pytest.mark.parametrize("request_", range(7))
+@in_loop
+async def test_a_daemon_that_is_killed_at_a_request_has_done_no_harm(
+    tmp_path: Path, request_: int
+) -> None:
+    """Whatever it had asked for last, the next one finds its way."""
+    async with api_server() as server:
+        await two_nodes(server)
+        server.fail(lambda _: len(server.asked) > request_, hangs=True)
+        async with node(server, tmp_path) as here:
+            starting = asyncio.create_task(here.join())
+            await until("it has come so far", lambda: not server.faults)
+            starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await starting
+        async with node(server, tmp_path) as here:
+            assert (await here.join()).key == "10.244.1.0-24"
+            await until("both are seen", lambda: here.peers == BOTH)
+            here.manager.announce()
+            await until("the condition is set", lambda: server.condition("node1"))
+        assert server.annotations("node1") == WRITTEN
+        assert server.annotations("node2")["public-ip"] == PEER["public_ip"]
+
+
+def test_lists_are_spread_where_many_read_them() -> None:
+    assert turn_s(0) == turn_s(200) == 0.0
+    assert 0.0 < turn_s(400) < turn_s(5000) <= 3.0
 
 
 @in_loop
