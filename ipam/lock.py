@@ -32,7 +32,7 @@ def wait(fd: int, path: str, timeout_s: float) -> None:
     CNIError 11 when `timeout_s` passed without it; OSError when there are no such locks.
     """
     deadline = time.monotonic() + timeout_s
-    if not _Waiting(fd, fcntl.LOCK_EX).is_over(deadline):
+    if timeout_s <= 0 or not _Waiting(fd, fcntl.LOCK_EX).is_over(deadline):
         raise _late(fd, path, timeout_s)
 
 
@@ -41,6 +41,8 @@ def wait_for_turn(
 ) -> None:
     """Take the lock as `wait` does; seniors go first, and in the end this call is one."""
     deadline = time.monotonic() + timeout_s
+    if timeout_s <= 0:
+        raise _late(fd, path, timeout_s)
     if has_seniors:
         _await(folder_fd, min(deadline, time.monotonic() + PATIENCE_S))
     turn = _Waiting(fd, fcntl.LOCK_EX)

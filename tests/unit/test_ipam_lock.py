@@ -209,6 +209,20 @@ def test_a_free_lock_is_left_to_seniors(tmp_path: Path) -> None:
     assert calls.served == ["newcomer"]
 
 
+def test_a_folder_that_cannot_be_locked_has_no_seniors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def failing(fd: int, kind: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(fd, kind)
+
+    monkeypatch.setattr(fcntl, "flock", failing)
+    assert Node(tmp_path).add() == ["10.5.0.2"]
+
+
 def test_a_senior_who_is_stopped_holds_nobody_back_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
