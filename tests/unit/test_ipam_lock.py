@@ -120,23 +120,21 @@ def test_without_threads_a_lock_does_not_come(
 # ------------------------------------------------------------------------- first come, first served
 
 
-def waiters(path: Path) -> int:
-    """How many wait for a lock on a file."""
+def locks(path: Path, kind: str) -> int:
+    """How many locks of a kind a file has: READ is shared, WRITE exclusive, "->" waits."""
     inode = path.stat().st_ino
     with open("/proc/locks", encoding="utf-8") as file:
-        return sum("->" in line and f":{inode} " in line for line in file)
+        lines = [" ".join(line.split()[1:]) for line in file if f":{inode} " in line]
+    return sum(line.startswith(kind) for line in lines)
 
 
-def is_free(folder: Path) -> bool:
-    """Whether newcomers have to wait for nobody."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+def waiters(path: Path) -> int:
+    return locks(path, "-> FLOCK ADVISORY WRITE")
+
+
+def has_senior(folder: Path) -> bool:
+    """A newcomer that looks whether there is one has the lock for a moment, too, but exclusive."""
+    return locks(folder, "FLOCK ADVISORY READ") > 0
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -183,16 +181,17 @@ def test_who_comes_first_is_served_first(tmp_path: Path) -> None:
 def test_newcomers_let_a_senior_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that waits for long holds them back, until it has its turn."""
     monkeypatch.setattr(lock, "SENIOR_S", 0.01)
+    monkeypatch.setattr(lock, "PATIENCE_S", 60)
     node = Node(tmp_path)
     calls = Calls(node)
     with locked(node.leases / "lock"):
         calls.start("senior")
-        until(lambda: not is_free(node.leases))
+        until(lambda: has_senior(node.leases))
         calls.start("newcomer")
         until(lambda: waiters(node.leases) == 1)
     calls.join()
     assert node.files() == {"10.5.0.2": "senior\r\neth0", "10.5.0.3": "newcomer\r\neth0"}
-    assert is_free(node.leases)
+    assert not has_senior(node.leases)
 
 
 def test_a_free_lock_is_left_to_seniors(tmp_path: Path) -> None:
