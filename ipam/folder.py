@@ -13,7 +13,7 @@ import os
 from cni import files
 
 _GLANCES = 3  # one may meet another newcomer's
-_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def look(path: str) -> int | None:

@@ -126,7 +126,15 @@ _SWITCHES = (
 )
 # slow, or seldom used: they come less often
 _RARE = ("promiscMode", "ipMasq", "macspoofchk", "enabledad", "disableContainerInterface")
-_TRUNKS: tuple[list[dict[str, int]], ...] = ([], [{"id": 7}], [{"minID": 10, "maxID": 20}], [{"id": 7}, {"id": 7}, {"id": 4094}])
+_TRUNKS: tuple[list[dict[str, int]], ...] = (
+    *([], [{"id": 7}], [{"minID": 10, "maxID": 20}]),
+    [{"id": 7}, {"id": 7}, {"id": 4094}],
+)
+    [],
+    [{"id": 7}],
+    [{"minID": 10, "maxID": 20}],
+    [{"id": 7}, {"id": 7}, {"id": 4094}],
+)
 
 
 @st.composite
