@@ -38,6 +38,10 @@ def locked(path: str, timeout_s: float, *, create: bool) -> tuple[int, int] | No
         lock_fd = None
         try:
             lock_fd = _lock(path, dir_fd, timeout_s)
+        except FileNotFoundError:  # /proc makes no files: there are no leases
+            if create:
+                raise
+            return None
         finally:
             if lock_fd is None:
                 os.close(dir_fd)
@@ -58,8 +62,10 @@ def _lock(path: str, dir_fd: int, timeout_s: float) -> int | None:
     try:
         flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         lock_fd = os.open("lock", flags, 0o750, dir_fd=dir_fd)
-    except FileNotFoundError:  # it has been removed under our feet
-        return None
+    except FileNotFoundError:
+        if _is_same(dir_fd, path):
+            raise
+        return None  # it has been removed under our feet
     is_ours = False
     try:
         _take(lock_fd, dir_fd, f"{path}/lock", timeout_s)

@@ -130,11 +130,6 @@ _TRUNKS: tuple[list[dict[str, int]], ...] = (
     *([], [{"id": 7}], [{"minID": 10, "maxID": 20}]),
     [{"id": 7}, {"id": 7}, {"id": 4094}],
 )
-    [],
-    [{"id": 7}],
-    [{"minID": 10, "maxID": 20}],
-    [{"id": 7}, {"id": 7}, {"id": 4094}],
-)
 
 
 @st.composite
