@@ -202,8 +202,7 @@ def decode(result: Any, version: str) -> dict[str, Any]:
         raise CNIError(INCOMPATIBLE_VERSION, f"unsupported CNI result version {dumps(version)}")
     keys = ("cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6")
     source = canonical(_expect(result, dict, "result"), keys)
-    named = source.get("cniVersion") or version
-    if named not in _SHAPES[shape]:
+    if (named := source.get("cniVersion") or version) not in _SHAPES[shape]:
         raise CNIError(
             DECODING_FAILURE,
             f"result type supports [{' '.join(_SHAPES[shape])}] "
@@ -279,10 +278,8 @@ def dns(source: Mapping[str, Any]) -> dict[str, Any]:
     """Read the `dns` of a conf or a result, {} if there is none; CNIError 6 on a wrong type."""
     found = canonical(_expect(source.get("dns", {}), dict, "dns"), _DNS_KEYS)
     for key in _DNS_KEYS:
-        if key not in found:
-            continue
-        for text in [found[key]] if key == "domain" else _list(found, key, f"dns.{key}"):
-            _expect(text, str, f"dns.{key}" if key == "domain" else f"each of dns.{key}")
+        for text in [found.get(key, "")] if key == "domain" else _list(found, key, f"dns.{key}"):
+            _expect(text, str, f"dns.{key}")
     return _picked(found, _DNS_KEYS)
 
 

@@ -133,7 +133,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("ipam type", {"ipam": {"type": 5}}, '"type" must be a string, not 5'),
     ("dns", {"dns": "x"}, "dns must be an object"),
     ("dns.nameservers", {"dns": {"nameservers": "x"}}, "dns.nameservers must be a list"),
-    ("dns.search", {"DNS": {"Search": [1]}}, "each of dns.search must be a string, not 1"),
+    ("dns.search", {"DNS": {"Search": [1]}}, "dns.search must be a string, not 1"),
     ("dns.domain", {"dns": {"domain": []}}, "dns.domain must be a string"),
     ("trunk", {"vlanTrunk": {}}, '"vlanTrunk" must be a list'),
     ("trunk entry", {"vlanTrunk": [5]}, "'vlanTrunk' must hold objects, not 5"),
