@@ -67,17 +67,31 @@ def make_folder(path: str, mode: int) -> None:
 
     One that is there stays as it is.
     """
-    try:
-        os.mkdir(path, mode)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise
-    except FileNotFoundError:
-        above = os.path.dirname(path)
-        if above in ("", path):
-            raise
-        make_folder(above, 0o755)
-        make_folder(path, mode)
+    for again in (True, True, False):  # somebody may empty the place meanwhile
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+        except FileNotFoundError:
+            above = os.path.dirname(path)
+            if above in ("", path) or not again:  # /proc says so of a folder that is there
+                raise
+            make_folder(above, 0o755)
+            continue
+        return
+
+
+def require_room(path: str) -> None:
+    """OSError if the folder is not there and cannot be made, or cannot be written into."""
+    above = path
+    while not os.path.lexists(above):
+        above = os.path.dirname(above) or "."
+    os.close(os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    if not os.access(above, os.W_OK | os.X_OK):
+        is_fixed = os.statvfs(above).f_flag & os.ST_RDONLY
+        number = errno.EROFS if is_fixed else errno.EACCES
+        raise OSError(number, os.strerror(number), above)
 
 
 def _too_large(path: str, limit: int) -> NotPlain:

@@ -202,8 +202,7 @@ def decode(result: Any, version: str) -> dict[str, Any]:
         raise CNIError(INCOMPATIBLE_VERSION, f"unsupported CNI result version {dumps(version)}")
     keys = ("cniVersion", "interfaces", "ips", "routes", "dns", "ip4", "ip6")
     source = canonical(_expect(result, dict, "result"), keys)
-    named = source.get("cniVersion") or version
-    if named not in _SHAPES[shape]:
+    if (named := source.get("cniVersion") or version) not in _SHAPES[shape]:
         raise CNIError(
             DECODING_FAILURE,
             f"result type supports [{' '.join(_SHAPES[shape])}] "
@@ -215,7 +214,7 @@ def decode(result: Any, version: str) -> dict[str, Any]:
     _put(out, "interfaces", [_interface(item, shape) for item in _list(source, "interfaces")])
     _put(out, "ips", [_ip(item) for item in _list(source, "ips")])
     _put(out, "routes", [_route(item) for item in _list(source, "routes")])
-    _put(out, "dns", _dns(source))
+    _put(out, "dns", dns(source))
     return out
 
 
@@ -231,7 +230,7 @@ def _from_oldest(source: dict[str, Any]) -> dict[str, Any]:
         routes.extend(_route(item) for item in _list(config, "routes"))
     _put(out, "ips", ips)
     _put(out, "routes", routes)
-    _put(out, "dns", _dns(source))
+    _put(out, "dns", dns(source))
     return out
 
 
@@ -243,8 +242,8 @@ def _expect(value: Any, kind: type, what: str) -> Any:
     raise CNIError(DECODING_FAILURE, f"{what} must be {wanted}, not {dumps(value)[:60]}")
 
 
-def _list(source: Mapping[str, Any], key: str) -> list[Any]:
-    return list(_expect(source.get(key, []), list, key))
+def _list(source: Mapping[str, Any], key: str, what: str = "") -> list[Any]:
+    return list(_expect(source.get(key, []), list, what or key))
 
 
 def _interface(item: Any, shape: int) -> dict[str, Any]:
@@ -275,12 +274,13 @@ def _route(item: Any) -> dict[str, Any]:
     return out
 
 
-def _dns(source: Mapping[str, Any]) -> dict[str, Any]:
-    dns = canonical(_expect(source.get("dns", {}), dict, "dns"), _DNS_KEYS)
+def dns(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the `dns` of a conf or a result, {} if there is none; CNIError 6 on a wrong type."""
+    found = canonical(_expect(source.get("dns", {}), dict, "dns"), _DNS_KEYS)
     for key in _DNS_KEYS:
-        if key in dns:
-            _expect(dns[key], str if key == "domain" else list, f"dns.{key}")
-    return _picked(dns, _DNS_KEYS)
+        for text in [found.get(key, "")] if key == "domain" else _list(found, key, f"dns.{key}"):
+            _expect(text, str, f"dns.{key}")
+    return _picked(found, _DNS_KEYS)
 
 
 def _cidr(text: Any, what: str) -> str:

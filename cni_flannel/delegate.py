@@ -145,7 +145,7 @@ def _ipam(user: dict[str, Any], env: SubnetEnv) -> dict[str, Any]:
         )
     limits = _take_limits(ipam)
     ipam["ranges"] = [[_range(subnet, limits)] for subnet in _subnets(env)]
-    routes = _routes(ipam.get("routes"))
+    routes = _once(_routes(ipam.get("routes")))
     ipam["routes"] = routes + _to_networks(env, routes)
     _require_used(limits, _subnets(env))
     return ipam
@@ -186,19 +186,28 @@ def _require_used(limits: dict[str, Any], subnets: list[Prefix]) -> None:
 def _to_networks(env: SubnetEnv, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A route to every network, unless the user has one."""
     own = [network.network for network in (*env.networks, *env.ipv6_networks)]
-    given = [_destination(route) for route in routes]
-    return [{"dst": str(network)} for network in own if network not in given]
+    given = [dst for dst, table, *_ in map(_identity, routes) if table == MAIN_TABLE]
+    return [{"dst": str(network)} for network in dict.fromkeys(own) if network not in given]
 
 
-def _destination(route: dict[str, Any]) -> Prefix | None:
-    """Where a route of the main table leads; None for any other, and for one that is none."""
-    keys = wire.canonical(route, ("dst", "table"))
-    if keys.get("table") not in (None, 0, MAIN_TABLE) or type(keys.get("dst")) is not str:
-        return None
+def _once(routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The routes that the kernel would take one after the other: plugins of others make each."""
+    all_of_them = [_identity(route) for route in routes]
+    return [route for n, route in enumerate(routes) if all_of_them[n] not in all_of_them[:n]]
+
+
+def _identity(route: dict[str, Any]) -> tuple[Any, ...]:
+    """What the kernel has once: where a route leads to, its table, its gateway, its priority.
+
+    What is none stays as it is: the IPAM plugin says so.
+    """
+    keys = wire.canonical(route, ("dst", "table", "gw", "priority"))
+    dst = keys.get("dst")
     try:
-        return cidr.parse_prefix(keys["dst"]).network
+        dst = cidr.parse_prefix(dst).network if type(dst) is str else dst
     except ValueError:
-        return None
+        pass
+    return dst, keys.get("table") or MAIN_TABLE, keys.get("gw"), keys.get("priority") or 0
 
 
 def _texts(key: str, value: Any) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cni import errors
 from cni.errors import AlreadyAttached, CNIError
-from cni_flannel import delegate, netconf
+from cni_flannel import delegate, netconf, scratch
 from cni_flannel.bridge import plugin as bridge
 from cni_flannel.netconf import VALID_ATTACHMENTS, invalid
 from cni_flannel.scratch import Scratch
@@ -93,6 +93,7 @@ def cmd_status(args: Args) -> None:
     net_conf = netconf.parse(args.conf)
     try:
         conf = delegate.build(net_conf, _subnet_env(net_conf, 0))
+        scratch.require_room(net_conf.data_dir)
     except CNIError as error:
         raise unavailable(error) from error
     plugin_of(conf).cmd_status(args.replaced(conf=conf))

@@ -213,6 +213,14 @@ def _unlink(path: str) -> None:
         return
 
 
+def require_room(data_dir: str) -> None:
+    """CNIError 5 if no state can be written there; for STATUS."""
+    try:
+        files.require_room(data_dir)
+    except OSError as error:
+        raise _failure("write", f"{data_dir}/*", error) from error
+
+
 def _failure(verb: str, path: str, error: OSError) -> CNIError:
     if verb == "write":
         remedy = f"make {os.path.dirname(path)} a writable directory with free space, then retry"

@@ -10,7 +10,7 @@ import errno
 from cni.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, CNIError
 
 _PERMISSION = "run the plugin as root, and look at the owner and mode of the directory"
-_KERNEL_LOG = "look at the file and its file system; the kernel log (dmesg) may say more"
+_ELSEWHERE = "look at the file and its file system, or set ipam.dataDir to another directory"
 _IN_THE_WAY = "a file is where a directory should be: move it away, or change ipam.dataDir"
 _REMEDIES = {
     errno.ENOSPC: "free some space or inodes on its file system",
@@ -35,4 +35,4 @@ def io_error(what: str, path: str, error: OSError) -> CNIError:
         return CNIError(INVALID_NETWORK_CONFIG, msg, "a file name has at most 255 bytes")
     # containerd takes "no such file or directory" for "there is nothing left to do"
     cause = "it does not exist" if number == errno.ENOENT else str(error.strerror).lower()
-    return CNIError(IO_FAILURE, f"{what}: {path}: {cause}", _REMEDIES.get(number, _KERNEL_LOG))
+    return CNIError(IO_FAILURE, f"{what}: {path}: {cause}", _REMEDIES.get(number, _ELSEWHERE))

@@ -12,7 +12,8 @@ import os
 
 from cni import files
 
-_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_GLANCES = 3  # one may meet another newcomer's
+_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def look(path: str) -> int | None:
@@ -37,6 +38,10 @@ def locked(path: str, timeout_s: float, *, create: bool) -> tuple[int, int] | No
         lock_fd = None
         try:
             lock_fd = _lock(path, dir_fd, timeout_s)
+        except FileNotFoundError:  # /proc makes no files: there are no leases
+            if create:
+                raise
+            return None
         finally:
             if lock_fd is None:
                 os.close(dir_fd)
@@ -57,11 +62,13 @@ def _lock(path: str, dir_fd: int, timeout_s: float) -> int | None:
     try:
         flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         lock_fd = os.open("lock", flags, 0o750, dir_fd=dir_fd)
-    except FileNotFoundError:  # it has been removed under our feet
-        return None
+    except FileNotFoundError:
+        if _is_same(dir_fd, path):
+            raise
+        return None  # it has been removed under our feet
     is_ours = False
     try:
-        _take(lock_fd, f"{path}/lock", timeout_s)
+        _take(lock_fd, dir_fd, f"{path}/lock", timeout_s)
         is_ours = _is_same(lock_fd, f"{path}/lock")
     finally:
         if not is_ours:
@@ -69,13 +76,32 @@ def _lock(path: str, dir_fd: int, timeout_s: float) -> int | None:
     return lock_fd if is_ours else None
 
 
-def _take(lock_fd: int, path: str, timeout_s: float) -> None:
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        from ipam import lock  # only when somebody else holds it
+def _take(lock_fd: int, dir_fd: int, path: str, timeout_s: float) -> None:
+    has_seniors = timeout_s > 0 and _has_seniors(dir_fd)
+    if not has_seniors:
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        else:
+            return
+    from ipam import lock  # only when somebody else holds it, or has waited for long
 
-        lock.wait(lock_fd, path, timeout_s)
+    lock.wait_for_turn(lock_fd, dir_fd, path, timeout_s, has_seniors=has_seniors)
+
+
+def _has_seniors(dir_fd: int) -> bool:
+    """Whether somebody has waited for so long that newcomers let him go first (ipam/lock.py)."""
+    for _ in range(_GLANCES):
+        try:
+            fcntl.flock(dir_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(dir_fd, fcntl.LOCK_UN)
+        except BlockingIOError:
+            continue
+        except OSError:  # no locks on folders here: nobody goes first
+            pass
+        return False
+    return True
 
 
 def _is_same(fd: int, path: str) -> bool:

@@ -7,7 +7,7 @@ imported when it is needed, and so is what only ADD needs.
 
 from __future__ import annotations
 
-from cni.errors import Interrupted, combine
+from cni.errors import PLUGIN_NOT_AVAILABLE, CNIError, Interrupted, combine
 from ipam import claim
 from ipam.conf import Conf, for_removal
 from ipam.index import owners_of
@@ -16,7 +16,6 @@ from ipam.store import Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.cidr import Address
-    from cni.errors import CNIError
     from cni.types import Args, Result
     from ipam.subnet_env import SubnetEnv
 
@@ -123,7 +122,11 @@ def cmd_status(args: Args, results_dir: str = RESULTS_DIR) -> None:
     from ipam import verify
 
     conf = Conf(args.conf)
-    verify.status(conf, lambda: _node(conf, 0.0, args), results_dir)
+    try:
+        verify.status(conf, lambda: _node(conf, 0.0, args), results_dir)
+    except OSError as error:
+        cause = _failure("could not lease an address", conf, error)
+        raise CNIError(PLUGIN_NOT_AVAILABLE, cause.msg, cause.details) from error
 
 
 def _failure(what: str, conf: Conf, error: OSError) -> CNIError:

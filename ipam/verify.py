@@ -5,6 +5,7 @@ Also reads the list that GC is given. Imported by these verbs only.
 
 from __future__ import annotations
 
+from cni import files
 from cni.cidr import parse_prefix
 from cni.errors import (
     ATTACHMENT_DIFFERS,
@@ -65,7 +66,7 @@ def check(
 
 
 def status(conf: Conf, load_node: Callable[[], SubnetEnv], results_dir: str) -> None:
-    """CNIError 50 when some range set has no address left, or the node has no subnet."""
+    """CNIError 50 when some range set has no address left, or the node has no subnet; OSError."""
 
     def load() -> SubnetEnv:
         try:
@@ -74,6 +75,7 @@ def status(conf: Conf, load_node: Callable[[], SubnetEnv], results_dir: str) -> 
             raise CNIError(PLUGIN_NOT_AVAILABLE, error.msg, error.details) from None
 
     sets = read_range_sets(conf, load)
+    files.require_room(f"{conf.data_dir}/{conf.name}")
     store = Store.look(conf.data_dir, conf.name)
     if store is None:
         return

@@ -8,7 +8,8 @@ Imports: the protocol package, ``netconf``'s typed access.
 
 from __future__ import annotations
 
-from cni import cniargs, wire
+from cni import cniargs, version, wire
+from cni.errors import CNIError
 from cni.validate import not_a_new_link
 from cni_flannel.netconf import MIN_MTU_IPV6, field, integer, invalid, is_sound, require_mtu, shown
 
@@ -111,7 +112,7 @@ class BridgeConf:
         )
         self.port_isolation: bool = field(conf, "portIsolation", bool, False)
         self.keep_accept_ra: bool = field(conf, "keepAcceptRA", bool, False)
-        self.dns: dict[str, Any] = field(conf, "dns", dict, {})
+        self.dns = _dns(conf)
         ipam = wire.canonical(field(conf, "ipam", dict, {}), ("type",))
         self.ipam_type: str = field(ipam, "type", str, "")
         self.mac = requested_mac(args.cni_args, conf)
@@ -182,6 +183,13 @@ def _require_sense(conf: BridgeConf) -> None:
             f'unknown ipmasq backend "{conf.ip_masq_backend}"',
             f"set 'ipMasqBackend' to {IPTABLES} or {NFTABLES}, or leave it out",
         )
+
+
+def _dns(conf: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return version.dns(conf)
+    except CNIError as error:
+        raise invalid(f"parse configuration: {error.msg}") from None
 
 
 def ranges(ipam: Any) -> list[dict[str, Any]]:

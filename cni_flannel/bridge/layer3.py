@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _METRICS = ("mtu", "advmss", "priority", "table", "scope")
 ROUTE_KEYS = ("dst", "gw", *_METRICS)
-_MAX_METRIC = 0xFFFFFFFF
+MAX_METRIC = 0xFFFFFFFF
 _MAIN = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 _LINK, _NOWHERE = 253, 255  # RT_SCOPE_*: on the link and narrower, there is no gateway
 USUAL_PRIORITY = {4: 0, 6: 1024}  # the priority of a route that names none
@@ -254,7 +254,7 @@ def _route(route: dict[str, Any], ips: list[dict[str, Any]]) -> Route:
 
 
 def _metric(key: str, value: Any) -> int:
-    limit = _NOWHERE - 1 if key == "scope" else _MAX_METRIC
+    limit = _NOWHERE - 1 if key == "scope" else MAX_METRIC
     if type(value) is not int or not 0 <= value <= limit:
         raise ValueError(f"a route with {key} {value!r} (must be between 0 and {limit})")
     return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from cni_flannel.bridge.layer3 import USUAL_PRIORITY
+from cni_flannel.bridge.layer3 import MAX_METRIC, USUAL_PRIORITY
 from cni_flannel.bridge.steps import Step
 from netlink import rtnl, sysctl
 from netlink.nlmsg import NetlinkError
@@ -98,27 +98,32 @@ class ConfigurePod(Step):
             ends.pod.execute(*before, *(_new_route(index, route) for route in self.routes))
         except NetlinkError as error:
             for refusal in (error, *error.also):
-                position = refusal.position - len(before)
-                if refusal.errno != errno.EEXIST or position < 0:
+                if refusal.position < len(before):
                     raise refusal from None
-                self._after_others(ends, index, self.routes[position])
+                self._after_others(ends, index, refusal, len(before))
 
-    def _after_others(self, ends: Ends, index: int, route: Route) -> None:
-        """Add a route of IPv6 whose destination has one already, of another interface or gateway.
+    def _after_others(
+        self, ends: Ends, index: int, refusal: NetlinkError, number_before: int
+    ) -> None:
+        """Add a route that was refused, as another interface or gateway may have its destination.
 
-        It comes after that one, as in IPv4, where routes to one destination stand in a row.  With
-        the same priority the kernel would make one route of them, and split the flows.
+        In IPv6 it comes after that one, as in IPv4, where routes to one destination stand in a
+        row.  With the same priority the kernel would make one route of them, and split the flows.
+        A gateway may have been out of reach only because the route to it comes after another.
         """
+        route = self.routes[refusal.position - number_before]
         first = route.metrics.get("priority") or USUAL_PRIORITY[route.dst.family]
-        for priority in range(first + 1, first + 1 + _ROUTES_IN_A_ROW):
+        for priority in range(first, min(first + _ROUTES_IN_A_ROW, MAX_METRIC) + 1):
             try:
                 ends.pod.execute(_new_route(index, route, priority))
             except NetlinkError as error:
+                error.position = refusal.position
                 if error.errno != errno.EEXIST:
                     raise
+                refusal = error
             else:
                 return
-        raise NetlinkError(errno.EEXIST, f"{_ROUTES_IN_A_ROW} routes to {route.dst} are there")
+        raise refusal
 
 
 class Finish(Step):

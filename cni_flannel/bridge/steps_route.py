@@ -40,9 +40,7 @@ class RouteToPod(Step):
         index = ends.host_index(self.holder)
         for address in self.addresses:
             try:
-                append = address.family == 4
-                new = rtnl.new_route(index, address, protocol=links.POD_ROUTE, append=append)
-                ends.host.execute(new)
+                ends.host.execute(rtnl.new_route(index, address, protocol=links.POD_ROUTE))
             except NetlinkError as error:
                 if error.errno != errno.EEXIST:  # an earlier pod's: it leads here as well
                     raise

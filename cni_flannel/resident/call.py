@@ -17,7 +17,7 @@ from cni.errors import TRY_AGAIN_LATER, CNIError
 from cni.native import socket
 from cni_flannel import plugin as flannel
 from cni_flannel.bridge import plugin as bridge
-from cni_flannel.resident import protocol
+from cni_flannel.resident import places, protocol
 from cni_flannel.resident.orphans import Attachments
 from cni_flannel.resident.protocol import Refused
 from cni_flannel.resident.turn import Turn
@@ -95,12 +95,13 @@ class Service:
 
     def serve(self, connection: socket.socket) -> None:
         """Serve one connection.  Refused if it gets no answer; OSError if it ends early."""
-        _require_root(connection)
+        pid = _require_root(connection)
         _require_room(connection.fileno())
         name = callname.new()
         protocol.greet(connection, name)
         with protocol.read_request(connection) as request:
             _require_same_network(request)
+            places.require_same(pid, request.environ.get("CNI_PATH", ""), request.stdin)
             if request.program not in PROGRAMS:
                 raise Refused(f"no program {request.program!r}")
             request.environ[callname.VARIABLE] = name
@@ -146,12 +147,15 @@ def _line(request: Request, status: int, seconds: float) -> str:
     return f"served {request.program} {words}: exit status {status}, {seconds * 1000:.1f} ms"
 
 
-def _require_root(connection: socket.socket) -> None:
+def _require_root(connection: socket.socket) -> int:
+    """Refuse who is not; the caller's process, 0 if it is in another PID namespace."""
+    pid: int
     pid, uid, _ = _UCRED.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     )
     if uid != 0:
         raise Refused(f"process {pid} has the user id {uid}, not root's")
+    return pid
 
 
 def _require_room(newest: int) -> None:

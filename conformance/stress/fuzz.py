@@ -1,13 +1,15 @@
 """Whole calls with random environment, stdin and files, on a node that must stay as it was.
 
 After each call: exit status 0 or 1, exactly one JSON document or nothing on stdout, a code of the
-table, no traceback, an end in time. Then the attachment is taken away, and apart from bridges
-(which an ADD may make) and files below /run/x, /run/y and /var/lib/cni the node is as before: its
-physical link, its other bridge, another living attachment, its files. `calls` has the calls.
+table, no traceback, a cause in every error, an end in time. What ADD has accepted CHECK finds in
+order. Then the attachment is taken away, and apart from bridges (which an ADD may make) and files
+below /run/x, /run/y and /var/lib/cni the node is as before: its physical link, its other bridge,
+another living attachment, its files. `calls` has the calls.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from conformance.stress.calls import LEASE, STATE, calls
 from conformance.stress.figure import Figure, Tally, options
 from conformance.stress.hostile import Stage
 from conformance.stress.scene import CONTAINER, POD
-from conformance.stress.verdict import complaints
+from conformance.stress.verdict import brief, causeless, complaints
 from conformance.words import positive
 from conformance.world import difference
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from conformance.world import Outcome
 
 DEADLINE_S = 30.0
+_WITH_CHECK = ("0.4.0", "1.0.0", "1.1.0")
 _BATCH = 100  # calls of one worker's turn
 _READ_ONLY = """
 awk '{print $5}' /proc/self/mountinfo | while read -r place; do
@@ -98,7 +101,9 @@ class Pond(Stage):
         try:
             done = self._call(call)
             self.ended_well += done.status == 0
-            problems = complaints(done)
+            problems = complaints(done) + causeless(done)
+            if call.verb == "ADD" and "CNI_COMMAND" not in call.environ and done.status == 0:
+                problems += self._confirm(call, done)
             self._detach(call)
         except subprocess.TimeoutExpired:
             problems = [f"no end after {DEADLINE_S:g} s"]
@@ -135,6 +140,15 @@ class Pond(Stage):
                 environ[key] = value
         program = self.world.program("flannel")
         return self.world.run([program], call.stdin, environ, check=False, timeout=DEADLINE_S)
+
+    def _confirm(self, call: Call, added: Outcome) -> list[str]:
+        """CHECK right after ADD finds nothing wrong, in the versions that have it."""
+        conf = json.loads(call.stdin)
+        if conf.get("cniVersion") not in _WITH_CHECK:
+            return []
+        conf["prevResult"] = json.loads(added.stdout)
+        checked = self._call(call._replace(verb="CHECK", stdin=json.dumps(conf).encode()))
+        return [f"CHECK after ADD: {brief(checked)}"] if checked.status else []
 
     def _detach(self, call: Call) -> None:
         """DEL as a runtime would; then whatever else the call was entitled to make."""

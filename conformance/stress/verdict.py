@@ -6,6 +6,7 @@ Source: CNI SPEC 1.1.0, section 5 ("Error"): codes to 99 the specification's, fr
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 SPEC_CODES = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 11, 50, 51})
 PLUGIN_CODES = range(100, 1000)
+# Codes of this project's pair; the reference's plugins have none from 100 to 998.
+BUG, KERNEL_REFUSED = 100, 101
+_VALUE = re.compile(r"[\d/\"]")
 _CRASH_MARKS = (
     "Traceback (most recent call last)",
     "panic:",
@@ -53,6 +57,21 @@ def _of_error(outcome: Outcome) -> list[str]:
         return [f"an error without a message: {brief(outcome)}"]
     if "this is a bug" in str(error.get("details", "")):
         return [f"the plugin itself calls it a bug: {brief(outcome)}"]
+    return []
+
+
+def causeless(outcome: Outcome) -> list[str]:
+    """Tell whether an error leaves its reader alone: as the answer to an input, none may."""
+    error = _document(outcome.stdout)
+    if outcome.status == 0 or not isinstance(error, dict):
+        return []
+    code, msg, details = error.get("code"), str(error.get("msg")), str(error.get("details", ""))
+    if code == BUG:
+        return [f"a code for bugs: {brief(outcome)}"]
+    if "dmesg" in details:
+        return [f"the kernel's log instead of a cause: {brief(outcome)}"]
+    if code == KERNEL_REFUSED and not _VALUE.search(msg):
+        return [f"the kernel has refused nobody knows what: {brief(outcome)}"]
     return []
 
 

@@ -19,7 +19,7 @@ from tests.kernel.attachments import CONF
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from tests.kernel.conftest import Node, Outcome
 
@@ -48,9 +48,11 @@ class Resident:
             self.node.path(self.node.write(path, content)).chmod(0o755)
         return path
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-        """Start `flannel serve` and wait until it does."""
-        argv = [str(self.folder / "flannel"), "serve", *arguments]
+    def start(
+        self, *arguments: str, wrapped: Sequence[str] = (), **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start `flannel serve`, by a program that becomes it, and wait until it does."""
+        argv = [*wrapped, str(self.folder / "flannel"), "serve", *arguments]
         self.server = self.node.popen(argv, **options)
         path = arguments[1] if arguments else SOCKET
         eventually(lambda: answers(self.node.path(path)), "the server answers")

@@ -220,6 +220,31 @@ def test_a_router_on_the_link_that_is_in_no_subnet(node: Node) -> None:
     assert ways(node, "192.168.9.1") == [(None, "eth0", 0)]
 
 
+@pytest.mark.parametrize(("subnet", "gateway"), [(SUBNET, "169.254.1.1"), (SUBNET6, "2001:db8::1")])
+def test_two_interfaces_whose_gateway_is_in_no_subnet(
+    node: Node, subnet: str, gateway: str
+) -> None:
+    """The way to it is there already, by the other interface, when the second one gets its own."""
+    ranges = [[{"subnet": subnet, "gateway": gateway}]]
+    ipam = {"type": "host-local", "ranges": ranges}
+    node.add_pod("p1")
+    for n in (0, 1):
+        conf = make_conf(name=f"net{n}", bridge=f"br{n}", isDefaultGateway=True, ipam=ipam)
+        attached(node, conf, ifname=f"eth{n}")
+    assert [way[:2] for way in ways(node, gateway)] == [(None, "eth0"), (None, "eth1")]
+    default = "default6" if ":" in gateway else "default"
+    assert [way[:2] for way in ways(node, default)] == [(gateway, "eth0"), (gateway, "eth1")]
+
+
+def test_a_route_with_the_last_priority_of_all_has_none_after_it(node: Node) -> None:
+    last = {"dst": "2001:db8::/32", "priority": 2**32 - 1}
+    routes = [{**last, "gw": gateway} for gateway in ("fd00:88::1", "fd00:88::7")]
+    error = add(node, make_conf(ipam=host_local(SUBNET6, routes=routes))).error
+    assert error["code"] == 101
+    assert "2001:db8::/32 via fd00:88::7 priority 4294967295 dev eth0: file exists" in error["msg"]
+    assert traces(node) == []
+
+
 def test_routes_that_lead_to_the_gateway_themselves(node: Node) -> None:
     routes = [{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}, {"dst": "169.254.1.1/32", "scope": 253}]
     conf = make_conf(isGateway=None, ipam=host_local(SUBNET, routes=routes))

@@ -65,8 +65,9 @@ IPV6 = {"ipv6_network": "fd00:f1::/56", "ipv6_subnet": "fd00:f1:0:1::1/64"}
 def test_check_right_after_add_of_a_foreign_delegate(node: Node, kind: str, families: str) -> None:
     node.write_subnet_env(**({} if families == "IPv4" else IPV6))
     node.run(["ip", "link", "add", "uplink", "up", "type", "veth", "peer", "name", "switch"])
-    # The daemon's network is among the routes twice.
-    ipam = {"routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.244.0.0/16"}]}
+    # The daemon's network is among the routes three times, another one twice.
+    twice = [{"dst": "0.0.0.0/0"}, {"dst": "10.1.2.3/0"}]
+    ipam = {"routes": [*twice, {"dst": "10.244.0.0/16"}, {"dst": "10.244.7.9/16"}]}
     conf = conf_with(cniVersion="1.0.0", delegate=DELEGATES[kind], ipam=ipam)
     result = must_add(node, conf=conf)
     outcome = call(node, "CHECK", conf=with_result(conf, result))

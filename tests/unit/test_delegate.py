@@ -279,6 +279,28 @@ def test_a_route_to_the_network_is_there_once(routes: list[Any], more: list[Any]
     assert build({"ipam": {"routes": routes}})["ipam"]["routes"] == [*routes, *more]
 
 
+TWICE: list[tuple[str, list[Any], int]] = [
+    ("the same", [{"dst": "0.0.0.0/0"}, {"dst": "0.0.0.0/0"}], 1),
+    ("host bits", [{"dst": "10.1.0.0/17"}, {"Dst": "10.1.9.9/17", "gw": None}], 1),
+    ("an MTU beside", [{"dst": "::/0", "mtu": 1300}, {"dst": "::/0"}], 1),
+    ("the main table by its number", [{"dst": "::/0", "table": 254}, {"dst": "::/0"}], 1),
+    ("another gateway", [{"dst": "::/0"}, {"dst": "::/0", "gw": "fc00::1"}], 2),
+    ("another priority", [{"dst": "::/0"}, {"dst": "::/0", "priority": 5}], 2),
+    ("nonsense, which IPAM will name", [{"dst": []}, {"dst": {}}, {"dst": "x", "gw": []}], 3),
+]
+
+
+@pytest.mark.parametrize(("routes", "number"), named(TWICE))
+def test_a_route_of_the_conf_is_there_once(routes: list[Any], number: int) -> None:
+    to_network = [{"dst": "10.1.0.0/16"}]
+    assert build({"ipam": {"routes": routes}})["ipam"]["routes"] == routes[:number] + to_network
+
+
+def test_a_network_that_the_daemon_names_twice_has_one_route() -> None:
+    env = ENV.replace("10.1.0.0/16", "10.1.0.0/16,10.1.0.0/16")
+    assert build({}, env)["ipam"]["routes"] == [{"dst": "10.1.0.0/16"}]
+
+
 CHECKED: list[tuple[str, Any, Any]] = [
     (
         "both families",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,6 +63,21 @@ def test_lock_that_is_a_link_makes_no_file_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         Store.open(str(tmp_path), "net", 0, create=True)
     assert not (tmp_path / "made").exists()
+
+
+def test_lock_that_is_a_named_pipe_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    os.mkfifo(tmp_path / "net" / "lock")
+    opened: list[Store | None] = []
+    thread = threading.Thread(
+        target=lambda: opened.append(Store.open(str(tmp_path), "net", 0, create=True)), daemon=True
+    )
+    thread.start()
+    thread.join(20)
+    (store,) = opened
+    assert store is not None
+    with store:
+        assert store.held(OWNER) == []
 
 
 @pytest.mark.parametrize("place", [".index", ".index/net"])

@@ -135,6 +135,52 @@ def test_a_file_where_the_directory_should_be(tmp_path: Path) -> None:
     node.delete()
 
 
+@pytest.mark.parametrize(
+    ("data_dir", "causes"),
+    [
+        ("/dev/null/x", ("not a directory",)),
+        ("loop/below", ("too many levels of symbolic links",)),
+        ("loop", ("too many levels of symbolic links",)),
+        ("dangling", ("file exists", "it does not exist")),
+    ],
+)
+def test_a_place_where_there_can_be_no_leases(
+    tmp_path: Path, data_dir: str, causes: tuple[str, ...]
+) -> None:
+    """STATUS foresees what ADD would say; DEL finds nothing there, and succeeds."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere/at/all")
+    node = Node(tmp_path)
+    ipam = {"dataDir": str(tmp_path / data_dir)}
+    for error in (refused(5, node.add, ipam=ipam), refused(50, node.status, ipam=ipam)):
+        assert error.msg.endswith(causes)
+        assert "ipam.dataDir" in error.details or "as root" in error.details
+    node.delete(ipam=ipam)
+
+
+@pytest.mark.parametrize("data_dir", ["/proc/self", "/proc/tty"])  # one has a folder "net"
+def test_a_place_where_no_file_can_be_made(tmp_path: Path, data_dir: str) -> None:
+    """The kernel says that it is not there; nobody tries for ever."""
+    node = Node(tmp_path)
+    error = refused(5, node.add, ipam={"dataDir": data_dir})
+    assert f"{data_dir}/net" in error.msg
+    node.delete(ipam={"dataDir": data_dir})
+
+
+def test_status_on_a_file_system_that_is_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path)
+    node.status()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert (
+        refused(50, node.status).msg == f"could not lease an address: {tmp_path}: permission denied"
+    )
+    found = os.statvfs_result((0,) * 8 + (os.ST_RDONLY, 0))
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    assert refused(50, node.status).msg.endswith(f"{tmp_path}: read-only file system")
+
+
 def test_a_name_that_is_too_long(tmp_path: Path) -> None:
     node = Node(tmp_path)
     with pytest.raises(CNIError) as caught:
