@@ -94,7 +94,6 @@ def _pair(one: pair.Pair, wanted: argparse.Namespace) -> int:
         return 0 if wanted.check or one.uninstall(units=units) else 1
     one.check(resident=wanted.resident, units=units)
     if not wanted.check:
-        os.makedirs(one.folder, exist_ok=True)
         source = wanted.source or str(_DIST / "cni-flannel")
         one.install(source, resident=wanted.resident, units=units)
     return 0
@@ -106,7 +105,6 @@ def _daemon(one: daemon.Daemon, wanted: argparse.Namespace) -> int:
         return 0 if wanted.check or one.uninstall(units=units) else 1
     one.check(units=units)
     if not wanted.check:
-        os.makedirs(one.folder, exist_ok=True)
         one.install(wanted.source or str(_DIST / "flanneld"), units=units)
     return 0
 

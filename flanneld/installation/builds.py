@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CURRENT, REPLACED = "current", "replaced"
+_MADE = "made"  # how many folders above were made for it
 _TEMPORARY = "tmp."
 _PATIENCE_S = 60.0
 _STEP_S = 0.05
@@ -43,8 +44,9 @@ class Builds:
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Make the folder, and be the only installation in the one above; InstallError."""
-        os.makedirs(self.base, mode=0o755, exist_ok=True)
         above = os.path.dirname(self.base)
+        levels = _missing(above)
+        os.makedirs(self.base, mode=0o755, exist_ok=True)
         fd = os.open(above, os.O_RDONLY | os.O_DIRECTORY)
         try:
             if not within(_PATIENCE_S, lambda: is_locked(fd)):
@@ -53,10 +55,22 @@ class Builds:
                 )
             self._remove_unfinished()
             yield
+            if levels:
+                with open(self.path(_MADE), "w", encoding="utf-8") as file:
+                    file.write(str(levels))
         finally:
             with contextlib.suppress(OSError):
                 os.rmdir(self.base)  # if nothing is in it
+                _remove_above(self.base, levels)
             os.close(fd)
+
+    def remove(self) -> None:
+        """Remove the folder with all that is in it, and those above that were made for it."""
+        levels = 0
+        with contextlib.suppress(OSError, ValueError), open(self.path(_MADE), "rb") as file:
+            levels = int(file.read(8))
+        shutil.rmtree(self.base)
+        _remove_above(self.base, levels)
 
     def put(self, source: str, name: str, test: Callable[[str], None]) -> str:
         """Copy a build here, unless it is here already, and test it; the name that it has here."""
@@ -92,7 +106,7 @@ class Builds:
         """Remove all builds but one that nobody runs; the paths of those that somebody does."""
         used = []
         for name in sorted(os.listdir(self.base)):
-            if name not in (keep, CURRENT, REPLACED) and not name.startswith(_TEMPORARY):
+            if name not in (keep, CURRENT, REPLACED, _MADE) and not name.startswith(_TEMPORARY):
                 if within(patience_s, lambda name=name: self._remove(name)):  # type: ignore[misc]
                     self._say(f"removed {self.path(name)}")
                 else:
@@ -114,6 +128,19 @@ class Builds:
         for name in os.listdir(self.base):
             if name.startswith(_TEMPORARY):
                 shutil.rmtree(self.path(name))
+
+
+def _missing(folder: str) -> int:
+    """Count the folders that are still to be made, up to the first that is there."""
+    return 0 if os.path.exists(folder) else 1 + _missing(os.path.dirname(folder))
+
+
+def _remove_above(folder: str, levels: int) -> None:
+    """Remove so many folders above one, as far as nothing else is in them."""
+    with contextlib.suppress(OSError):
+        for _ in range(levels):
+            folder = os.path.dirname(folder)
+            os.rmdir(folder)
 
 
 def _copy(source: str, target: str) -> None:

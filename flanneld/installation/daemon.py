@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 FOLDER = "/usr/local/lib/flanneld"
 _UNIT = "flanneld.service"
-_END_S = 30.0
+_END_S = 1.0  # systemctl stop has waited for the end
 
 
 class Daemon:
@@ -73,11 +72,8 @@ class Daemon:
             for path in used:
                 self._say(f"kept {path}, from which a flanneld runs: stop it, then try again")
             if not used:
-                shutil.rmtree(self.builds.base)
                 earlier.remove_daemons(self.folder, self._say)
-        if not used:
-            with contextlib.suppress(OSError):
-                os.rmdir(self.folder)  # if nothing else is in it
+                self.builds.remove()
         return not used
 
     def _test(self, build: str) -> None:

@@ -98,8 +98,8 @@ class Pair:
             for path in used:
                 self._say(f"kept {path}, which is in use: end what runs there, then try again")
             if not used:
-                shutil.rmtree(self.builds.base)
                 earlier.remove_pairs(self.folder, self._say)
+                self.builds.remove()
                 self._remove_traces()
         return not used
 

@@ -67,7 +67,8 @@ def answers(program: Path) -> bool:
 
 def builds(folder: Path) -> list[str]:
     """Name what is in the folder of builds; `current` first."""
-    return sorted(os.listdir(folder / BASE), key=lambda name: (name != "current", name))
+    names = set(os.listdir(folder / BASE)) - {"made"}
+    return sorted(names, key=lambda name: (name != "current", name))
 
 
 def other_build(folder: Path) -> Path:

@@ -40,6 +40,7 @@ pytestmark = [pytest.mark.frozen, pytest.mark.timeout(600)]
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 CALLS = int(os.environ.get("CALLS", "150"))  # 2000 is the full form
+KILLS = int(os.environ.get("KILLS", "8"))
 ADD = {
     "CNI_COMMAND": "ADD",
     "CNI_CONTAINERID": "c",
@@ -231,7 +232,7 @@ def test_a_killed_installation_breaks_nothing_and_leaves_nothing(
     begun = time.monotonic()
     install(two[1], tmp_path)
     whole = time.monotonic() - begun
-    for number in range(12):
+    for number in range(KILLS):
         words = ["--no-units", "--from", str(two[number % 2]), str(tmp_path)]
         with subprocess.Popen(
             [PROGRAM, "install", *words], stdout=subprocess.DEVNULL
@@ -307,6 +308,25 @@ def test_nothing_is_left_where_nothing_was(two: tuple[Path, Path], tmp_path: Pat
     assert os.listdir(tmp_path) == []
     again = run("--uninstall", "--no-units", tmp_path)
     assert (again.returncode, "nothing is installed" in again.stdout) == (0, True)
+
+
+def test_folders_that_were_made_go_with_it(two: tuple[Path, Path], tmp_path: Path) -> None:
+    """Those above that were there stay, and so does one with anything else in it."""
+    target = tmp_path / "opt" / "cni" / "bin"
+    for others in (False, True):
+        install(two[0], target)
+        install(two[1], target)
+        if others:
+            (tmp_path / "opt" / "other").touch()
+        assert run("--uninstall", "--no-units", target).returncode == 0
+        assert os.listdir(tmp_path) == (["opt"] if others else [])
+    assert os.listdir(tmp_path / "opt") == ["other"]
+
+
+def test_an_installation_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    for words in ([], ["--daemon"]):
+        done = run(*words, "--no-units", "--from", tmp_path, tmp_path / "opt" / "cni")
+        assert (done.returncode, os.listdir(tmp_path)) == (1, [])
 
 
 def test_what_earlier_builds_left_is_known(two: tuple[Path, Path], tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.flanneld.scene import Scene, eventually
+from tests.flanneld.scene import Scene, eventually, program
 from tests.kernel.privatens import needs_root, private, sh
 
 if TYPE_CHECKING:
@@ -38,6 +40,12 @@ def test_two_nodes_reach_each_other(tmp_path: Path) -> None:
     assert one.get("healthz") == "flanneld is running"
     assert one.metric("leases") == 2
     assert one.metric("ready") == 1
+    (built,) = [line for line in one.get("metrics").splitlines() if "flannel_build_info{" in line]
+    said = subprocess.run([*program(), "--version"], capture_output=True, text=True, check=True)
+    words = dict(re.findall(r'(\w+)="([^"]*)"', built))
+    assert said.stdout == (
+        "flanneld {version}, commit {commit}, {architecture}, python {python}\n".format(**words)
+    )
 
 
 @private
