@@ -141,7 +141,7 @@ inputs() {
     {
         printf '%s\n' "$(readlink -f "$python")" "$("$python" -VV)"
         declare -f build_plugins build_daemon compile_launcher compile_interpreter linked
-        find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.[ch]' -o -path '*systemd*' \) -print0 |
+        find "$@" packaging -type f \( -name '*.py' -o -name '*.spec' -o -name '*.[ch]' -o -path '*systemd*' -o -path '*embedded*' \) -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum pyproject.toml
     } | sha256sum | cut -d' ' -f1
 }

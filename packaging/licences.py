@@ -24,6 +24,7 @@ _COMMON = Path("/usr/share/common-licenses")  # Debian's texts name them instead
 _NAMED = re.compile(rf"{_COMMON}/([\w.+-]*\w)")
 _LICENCE = re.compile(r"(^|/)(licen[cs]e|copying|notice|authors)[^/]*$", re.IGNORECASE)
 _ROOT = Path(__file__).resolve().parents[1]
+_EMBEDDED = _ROOT / "packaging" / "embedded"  # what wheels have in their files and do not tell
 
 
 def licences(files: Iterable[str]) -> dict[str, str]:
@@ -61,6 +62,9 @@ def _recorded() -> dict[str, tuple[str, str]]:
             for name in names
             if ".dist-info/" in name and _LICENCE.search(name)
         ]
+        embedded = _EMBEDDED / one.name.lower()
+        if embedded.exists():
+            texts.append(embedded.read_text("utf-8"))
         for name in names:
             path = os.path.realpath(str(one.locate_file(name)))
             found[path] = (f"{one.name} {one.version}", "\n\n".join(texts))

@@ -63,6 +63,33 @@ def test_what_the_daemon_imports_is_among_them() -> None:
         assert [owner for owner in owners if owner.startswith(f"{name} {version}")], pin
 
 
+# What tells that a library is linked into others' files -> whose licence it is.
+LINKED = {
+    b"third_party/boringssl": "BoringSSL",
+    b"third_party/abseil": "Abseil",
+    b"third_party/re2": "RE2",
+    b"c-ares": "c-ares",
+    b"third_party/upb": "upb",
+    b"utf8_range": "utf8_range",
+    b"XXH": "xxHash",
+    b"deflate 1.": "zlib",
+}
+
+
+def test_what_is_linked_into_a_library_is_told_too(bundle: Path) -> None:
+    known = index(bundle)
+    for file in bundle.rglob("*.so"):
+        content = file.read_bytes()
+        if content[:4] != b"\x7fELF" or " " not in known.get(file.name, ""):
+            continue  # the system's own tell it
+        text = (bundle / "licences" / known[file.name]).read_text()
+        for mark, name in LINKED.items():
+            assert mark not in content or name in text, (file, name)
+        found = set(re.findall(rb"third_party/([a-z0-9]+)", content))
+        told = {mark.partition(b"/")[2] for mark in LINKED}
+        assert found <= told, (file, found - told)
+
+
 def test_the_launchers_c_library_is_among_them() -> None:
     bundle = BUNDLES["pair"]
     if not bundle.exists():
