@@ -158,20 +158,24 @@ def test_sigterm_at_any_request_leaves_all_or_nothing(node: Node, syscall: str) 
 
 def test_sigterm_when_all_is_done_but_the_result_is_not_told(node: Node) -> None:
     """The sockets are closed last.  Before the first request there is nothing to roll back yet."""
-    codes = []
-    for nth in range(1, 200):
+
+    def struck(nth: int) -> int:
         node.add_pod("p1")
         outcome = tampered(node, f"close:signal=SIGTERM:when={nth}", CONF)
         if outcome.status == 0:
             delete(node, CONF)
-        codes.append(outcome.error["code"] if outcome.status == 1 else outcome.status)
         assert traces(node) == [], (nth, outcome)
         assert set(node.links("p1")) == {"lo"}, (nth, outcome)
         node.del_pod("p1")
-        if codes[-2:] == [0, 0]:
-            break
+        return int(outcome.error["code"]) if outcome.status == 1 else outcome.status
+
+    # an interpreter that reads its modules closes hundreds of files before it hears signals
+    begin = next(nth for nth in range(1, 2000, 10) if struck(nth) != -signal.SIGTERM)
+    codes: list[int] = []
+    while codes[-2:] != [0, 0]:
+        codes.append(struck(max(1, begin - 9) + len(codes)))
+        assert len(codes) < 90
     assert 11 in codes
-    assert codes[-2:] == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------ SIGKILL
