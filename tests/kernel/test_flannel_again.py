@@ -51,6 +51,18 @@ def test_second_add_with_another_subnet_disturbs_nothing(node: Node) -> None:
     assert ping(node, "a", "10.244.1.1")
 
 
+def test_second_add_leaves_the_state_that_it_did_not_find(node: Node) -> None:
+    """Another ADD may have finished it just now, whose DEL needs it."""
+    node.write_subnet_env()
+    must_add(node)
+    state = node.files(STATE)
+    node.run(["rm", "-r", STATE])
+    assert add(node).status == 1
+    assert node.files(STATE) == state
+    delete(node)
+    assert remains(node) == {}
+
+
 def test_del_after_the_refused_add_leaves_nothing(node: Node) -> None:
     node.write_subnet_env()
     must_add(node)

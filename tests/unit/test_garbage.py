@@ -102,6 +102,13 @@ def test_each_kind_of_delegate_is_asked_once_with_what_the_call_says(tmp_path: P
     assert world.plugins["ipvlan"].calls == [("GC", expected)]
 
 
+def test_the_delegates_of_another_network_are_not_asked(tmp_path: Path) -> None:
+    world = World(tmp_path, bridge=FakePlugin(), ipvlan=FakePlugin())
+    world.store("x", name="other", type="ipvlan")
+    assert world.collect(**{KEY: []}) == ["x"]
+    assert world.plugins["ipvlan"].verbs == []
+
+
 def test_after_a_failure_the_others_are_asked_and_the_files_stay(tmp_path: Path) -> None:
     broken = FakePlugin(GC=CNIError(errors.IO_FAILURE, "disk", "buy one"))
     world = World(tmp_path, bridge=FakePlugin(), ipvlan=broken)

@@ -97,6 +97,12 @@ class TestSubnetEnv:
 
 
 class TestFiles:
+    def test_what_cannot_be_read_is_not_absent(self, tmp_path: Path) -> None:
+        (tmp_path / "loop").symlink_to("loop")
+        assert files.read(str(tmp_path / "none")) is None
+        with pytest.raises(OSError, match="Too many levels"):
+            files.read(str(tmp_path / "loop"))
+
     def test_a_failed_write_leaves_the_old_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
