@@ -127,7 +127,7 @@ def test_one_subnet_of_this_node_and_a_peer_is_named(tmp_path: Path) -> None:
 
 HOSTILE = [
     *("7", "null", '"x"', "[" * 2000 + "]" * 2000, '{"a":' * 985 + "1" + "}" * 985),
-    '{"PublicIP":"192.168.64.9","BackendData":' + "[" * 40 + "]" * 40 + "}",
+    value(9).replace('"BackendData":{', '"BackendData":{"a":' + "[" * 40 + "]" * 40 + ","),
     *('{"PublicIP":"\\ud800"}', '{"BackendData":{"\\udfff":1}}', '{"PublicIP":"192.168.64.300"}'),
 ]
 
