@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni_flannel.kernel import handover
-from netlink import rtnl
+from netlink import events, rtnl
 from netlink.events import Events
 from netlink.handle import Handle
 from netlink.nlmsg import NetlinkError
-from tests.kernel.privatens import private
+from tests.kernel.privatens import private, sh
 
 if TYPE_CHECKING:
     from netlink.nlmsg import Message
@@ -119,3 +119,30 @@ def test_without_a_child_the_work_is_done_here() -> None:
         index = make_pair(host)
         handover.run(functools.partial(delete, index), index)
         assert host.get_link("vethx") is None
+
+
+@private
+def test_without_descriptors_the_work_is_done_here() -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with Handle() as host:
+        for where, name in ((events, "Events"), (os, "pipe2")):
+            index = make_pair(host)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(where, name, refuse)
+                handover.run(functools.partial(delete, index), index)
+            assert host.get_link("vethx") is None
+
+
+@private
+def test_the_end_of_another_link_is_not_taken_for_it() -> None:
+    def work(index: int) -> None:
+        sh("ip link add other type bridge; ip link del other; sleep 0.3")
+        delete(index)
+
+    with Handle() as host:
+        index = make_pair(host)
+        handover.run(functools.partial(work, index), index)
+        assert host.get_link("vethx") is None
+    reap_all()

@@ -62,9 +62,11 @@ def test_the_port_forwards_and_the_bridge_has_its_carrier() -> None:
 def test_it_waits_until_the_carrier_comes() -> None:
     world = ready_world()
     timer = threading.Timer(0.3, raise_pod, [world])
+    before = os.listdir("/proc/self/fd")
     timer.start()
     wait(world)
     timer.join()
+    assert os.listdir("/proc/self/fd") == before
     assert state_of_port() == "forwarding"
 
 

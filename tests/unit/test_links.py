@@ -59,6 +59,14 @@ def test_what_a_killed_add_left_is_cleared() -> None:
     assert ends.host.done == [rtnl.del_link(9)]
 
 
+def test_what_this_call_has_made_in_another_process_is_cleared() -> None:
+    """It bears the MAC that the call brings along."""
+    host_link, pod_link = pair(NAME, 9, alias=ME.alias())
+    ends = FakeEnds(FakeHandle(host_link), FakeHandle(pod_link))
+    assert links.make_room(ends, ME, host_link.mac) == (NAME, True)
+    assert ends.host.done == [rtnl.del_link(9)]
+
+
 Ends = tuple[list[rtnl.Link], list[rtnl.Link]]
 TAKEN: list[tuple[str, Ends, str]] = [
     (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, CNIError
+from cni.errors import INVALID_NETWORK_CONFIG, IO_FAILURE, TRY_AGAIN_LATER, CNIError
 from cni_flannel import scratch
 from cni_flannel.scratch import Scratch
 from tests.unit.test_netconf import named
@@ -142,34 +143,6 @@ def test_a_directory_in_the_place_of_the_file_is_told(tmp_path: Path) -> None:
         assert str(tmp_path / "c1") in caught.value.msg
 
 
-def test_a_file_that_cannot_be_removed_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(*_: object) -> None:
-        raise OSError(30, "Read-only file system")
-
-    own = state(tmp_path)
-    own.save(CONF)
-    monkeypatch.setattr(os, "unlink", refused)
-    with pytest.raises(CNIError, match=f"remove state file {tmp_path}/c1: .*Read-only") as caught:
-        own.remove()
-    assert caught.value.code == IO_FAILURE
-
-
-def test_what_another_call_has_written_meanwhile_stays(tmp_path: Path) -> None:
-    other = {**CONF, "mtu": 1}
-    failing = state(tmp_path)
-    failing.save(CONF)
-    state(tmp_path).save(other)
-    for before in (None, CONF):
-        failing.take_back(before)
-        assert state(tmp_path).load() == other
-    detaching = state(tmp_path)
-    state(tmp_path).save(CONF)
-    detaching.remove()
-    assert state(tmp_path).load() == CONF
-
-
 def test_a_configuration_too_deep_to_be_written_is_wrong(tmp_path: Path) -> None:
     deep: Any = []
     for _ in range(5000):
@@ -184,8 +157,66 @@ def test_the_list_of_states(tmp_path: Path) -> None:
     for ifname in ("eth0", "net1"):
         state(tmp_path, ifname).save(CONF)
     (tmp_path / "broken").write_text("{")
-    (tmp_path / ".c2.tmp").write_text(TEXT)  # of a call that was killed
+    (tmp_path / ".c2.tmp").write_text(TEXT)
     assert sorted(entry[:2] for entry in scratch.listed(str(tmp_path), [])) == [
         ("c1", "eth0"),
         ("c1", "net1"),
     ]
+
+
+# -------------------------------------------------------------------------- of two calls at once
+
+
+def test_a_state_that_another_call_has_written_meanwhile_stays(tmp_path: Path) -> None:
+    state(tmp_path).save({**CONF, "mtu": 9000})
+    slow = state(tmp_path)
+    state(tmp_path).save(CONF)
+    slow.remove()
+    assert state(tmp_path).own() == CONF
+    state(tmp_path).remove()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("before", [None, {**CONF, "mtu": 1}])
+def test_what_an_add_saved_is_taken_back(tmp_path: Path, before: dict[str, Any] | None) -> None:
+    failed = state(tmp_path)
+    failed.save(CONF)
+    failed.take_back(before)
+    assert state(tmp_path).own() == before
+
+
+@pytest.mark.parametrize("before", [None, {**CONF, "mtu": 1}])
+@pytest.mark.parametrize("mtu", [1450, 9000])
+def test_a_failed_add_leaves_what_another_one_has_saved(
+    tmp_path: Path, before: dict[str, Any] | None, mtu: int
+) -> None:
+    failed, other = state(tmp_path), state(tmp_path)
+    failed.save(CONF)
+    other.save({**CONF, "mtu": mtu})
+    other.confirm()
+    failed.take_back(before)
+    assert state(tmp_path).own() == {**CONF, "mtu": mtu}
+
+
+def test_an_add_whose_state_is_gone_has_been_overtaken(tmp_path: Path) -> None:
+    running = state(tmp_path)
+    running.save(CONF)
+    running.confirm()
+    state(tmp_path).remove()
+    with pytest.raises(CNIError, match="was removed meanwhile") as caught:
+        running.confirm()
+    assert caught.value.code == TRY_AGAIN_LATER
+
+
+def test_a_removal_that_the_system_refuses_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state(tmp_path).save(CONF)
+
+    def refuse(path: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(CNIError, match=r"(?i)read-only") as caught:
+        state(tmp_path).remove()
+    assert caught.value.code == IO_FAILURE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,10 +16,10 @@ from cni_flannel.bridge import steps
 from cni_flannel.bridge.steps import VLAN_FILTERING
 from cni_flannel.bridge.steps_node import AddGatewayVeth, MoveAddress, RepairBridge, Switch
 from cni_flannel.bridge.steps_pod import Finish, PodSysctls
-from cni_flannel.bridge.steps_port import PortVlans
+from cni_flannel.bridge.steps_port import PortVlans, carries
 from cni_flannel.bridge.steps_veth import AddVeth
 from netlink import rtnl, sysctl
-from netlink.link import RTM_DELLINK, RTM_NEWLINK
+from netlink.link import BR_STATE_DISABLED, BR_STATE_FORWARDING, RTM_DELLINK, RTM_NEWLINK
 from netlink.nlmsg import NetlinkError
 from tests.unit.fakes import POD_FD, FakeEnds, FakeHandle, link
 from tests.unit.test_netconf import named
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from netlink.nlmsg import Message
 
 
+BR_STATE_LEARNING = 2
 IDENTITY = Attachment("net", "c1", "eth0")
 
 
@@ -179,6 +181,29 @@ def test_a_default_vlan_that_is_gone_is_no_error() -> None:
         rtnl.add_port_vlan(9, 5, vid_end=7),
         rtnl.add_port_vlan(9, 100, pvid=True, untagged=True),
     ]
+
+
+def test_a_port_leaves_the_default_vlan() -> None:
+    host = FakeHandle(link("vethx", 9))
+    PortVlans("vethx", 100, [], drop_default=True).apply(FakeEnds(host))
+    added = rtnl.add_port_vlan(9, 100, pvid=True, untagged=True)
+    assert host.done == [rtnl.del_port_vlan(9, 1), added]
+
+
+@pytest.mark.parametrize(
+    ("state", "is_running", "passes"),
+    [
+        (BR_STATE_FORWARDING, True, True),
+        (BR_STATE_FORWARDING, False, False),  # the bridge has its carrier a moment later
+        (BR_STATE_DISABLED, True, False),
+        (BR_STATE_LEARNING, False, True),  # the spanning tree makes up its mind
+        (None, True, False),
+    ],
+)
+def test_a_port_that_carries(state: int | None, is_running: bool, passes: bool) -> None:  # noqa: FBT001
+    port: Any = SimpleNamespace(port=None if state is None else SimpleNamespace(state=state))
+    bridge: Any = SimpleNamespace(is_running=is_running)
+    assert carries(port, bridge) == passes
 
 
 RACES: list[tuple[str, dict[int, int], bool]] = [

@@ -175,6 +175,7 @@ def test_one_bad_peer_holds_up_no_other() -> None:
     report = apply(plan(lease(2, "host-gw"), bad, lease(4, "host-gw"), kind="host-gw"))
     (problem,) = report.problems
     assert problem.startswith("add route 10.244.3.0/24 via 192.168.9.177 dev eth0: ")
+    assert [str(change) for change in report.changes if "10.244.3.0" in str(change)] == []
     assert {"10.244.2.0/24", "10.244.4.0/24"} < set(routes())
     assert "10.244.3.0/24" not in routes()
 
