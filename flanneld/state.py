@@ -29,13 +29,14 @@ class StateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The flags that decide about rules and routes."""
+    """The flags that decide about rules and routes; ``store`` is where leases are, for people."""
 
     ip_masq: bool
     fully_random: bool
     forward_rules: bool
     blackhole_route: bool
     subnet_file: str
+    store: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,17 @@ def settings(options: Options) -> Settings:
         forward_rules=options.iptables_forward_rules,
         blackhole_route=options.ip_blackhole_route,
         subnet_file=options.subnet_file,
+        store=_store(options),
     )
+
+
+def _store(options: Options) -> str:
+    if options.subnet_mgr == "local":
+        return f"files in {options.data_dir}/local"
+    if options.subnet_mgr == "etcd":
+        return f"etcd at {', '.join(options.etcd_endpoints)}"
+    way = options.kubeconfig_file or options.kube_api_url or "the account of its pod"
+    return f"Kubernetes, by {way}"
 
 
 def save(state: State) -> None:

@@ -70,6 +70,7 @@ def document(seen: View, peers: Iterable[PeerPath], found: Found) -> dict[str, A
         "written": known.written,
         "ready": seen.ready,
         "causes": [asdict(cause) for cause in seen.causes],
+        "store": known.settings.store,
         "network": _text(known.conf.network),
         "network6": _text(known.conf.network6),
         "backend": known.conf.backend_type,
@@ -168,6 +169,8 @@ def _node(seen: View) -> Iterator[str]:
     subnets = [net for net in (known.lease.subnet, known.lease.subnet6) if net is not None]
     expires = "" if known.lease.expires is None else f", expires {stamp(known.lease.expires)}"
     yield f"daemon     {daemon}, last change {age} s ago, version {known.version}"
+    if known.settings.store:
+        yield f"store      {known.settings.store}"
     yield f"network    {_list(networks)}, backend {known.conf.backend_type}"
     yield f"lease      {_list(subnets)}{expires}"
     yield f"interface  {outer.name} {_list(_pairs(seen))}, MTU {outer.mtu}"

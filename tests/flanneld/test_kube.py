@@ -14,7 +14,7 @@ from flanneld import options
 from flanneld.claim import Claim
 from flanneld.flags import UsageError
 from flanneld.lease import Attributes
-from flanneld.subnet.kube.store import Kube
+from flanneld.subnet.kube.store import Kube, turn_s
 from flanneld.subnet.manager import StoreError
 from tests.flanneld.apiserver import api_server, in_loop
 
@@ -401,6 +401,35 @@ async def test_what_was_kept_for_another_node_does_not_count(tmp_path: Path) -> 
             with pytest.raises(StoreError, match="does not answer"):
                 await here.manager.leases()
         await server.start()
+
+
+@pytest.mark.parametrize("request_", range(7))
+@in_loop
+async def test_a_daemon_that_is_killed_at_a_request_has_done_no_harm(
+    tmp_path: Path, request_: int
+) -> None:
+    """Whatever it had asked for last, the next one finds its way."""
+    async with api_server() as server:
+        await two_nodes(server)
+        server.fail(lambda _: len(server.asked) > request_, hangs=True)
+        async with node(server, tmp_path) as here:
+            starting = asyncio.create_task(here.join())
+            await until("it has come so far", lambda: not server.faults)
+            starting.cancel()
+            with suppress(asyncio.CancelledError):
+                await starting
+        async with node(server, tmp_path) as here:
+            assert (await here.join()).key == "10.244.1.0-24"
+            await until("both are seen", lambda: here.peers == BOTH)
+            here.manager.announce()
+            await until("the condition is set", lambda: server.condition("node1"))
+        assert server.annotations("node1") == WRITTEN
+        assert server.annotations("node2")["public-ip"] == PEER["public_ip"]
+
+
+def test_lists_are_spread_where_many_read_them() -> None:
+    assert turn_s(0) == turn_s(200) == 0.0
+    assert 0.0 < turn_s(400) < turn_s(5000) <= 3.0
 
 
 @in_loop

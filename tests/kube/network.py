@@ -88,7 +88,8 @@ class HostProcesses:
 def await_ready(node: Node) -> None:
     """Wait until the daemon of a node is ready. LabError with what it has said."""
     try:
-        until(f"flanneld of {node.name} is ready", lambda: readiness(node)[0])
+        what = f"flanneld of {node.name} is ready"
+        until(what, lambda: readiness(node)[0], patience_s=180)  # a podCIDR can take its time
     except LabError as error:
         raise LabError(f"{error}\n{readiness(node)[1]}\n{node.log('flanneld')[-3000:]}") from None
 
@@ -111,6 +112,7 @@ def access() -> Iterator[Document]:
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["endpoints"], "verbs": ["get"]},
     ]
     kind = {"apiVersion": f"{group}/v1", "metadata": {"name": "flannel"}}
     yield {**kind, "kind": "ClusterRole", "rules": rules}

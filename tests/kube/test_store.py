@@ -6,7 +6,7 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
-from tests.kube.network import await_ready
+from tests.kube.network import DAEMON, await_ready
 from tests.kube.pods import PORT, web
 from tests.kube.test_pods import name_at
 from tests.lab.space import until
@@ -67,6 +67,34 @@ def test_an_address_that_somebody_wants_is_told(cluster: Cluster) -> None:
     finally:
         cluster.kubectl.run("annotate", f"node/{two.name}", f"{told}-")
     until("and to the node again", lambda: remotes() == [two.address])
+
+
+def test_a_foreign_node_is_reached_as_long_as_it_is_there(cluster: Cluster) -> None:
+    """One that is no machine of the cluster: a Go daemon's, or a load balancer's without a VNI."""
+    here, mac = cluster.nodes[0], "c6:d2:32:6f:8f:44"
+    told = {
+        "kube-subnet-manager": "true",
+        "backend-type": "vxlan",
+        "public-ip": "192.168.64.99",
+        "backend-data": f'{{"VtepMAC":"{mac}"}}',
+    }
+    metadata = {"name": "foreign", "annotations": {PREFIX + key: told[key] for key in told}}
+    spec = {"podCIDR": "10.244.200.0/24", "podCIDRs": ["10.244.200.0/24"]}
+    cluster.kubectl.apply({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec})
+    try:
+        route = "ip route show 10.244.200.0/24"
+        until("it has a route", lambda: "dev flannel.1" in here.sh(route))
+        until("and an address", lambda: "192.168.64.99" in here.sh("bridge fdb show dev flannel.1"))
+        status = here.run(DAEMON, "status", check=False).stdout
+        assert "store      Kubernetes, by /mnt/pki/flannel.conf" in status
+        wiped = f"{PREFIX}kube-subnet-manager-", f"{PREFIX}backend-data-", f"{PREFIX}public-ip-"
+        cluster.kubectl.run("annotate", "node/foreign", *wiped, f"{PREFIX}backend-type-")
+        told_of = "Node foreign has lost its annotations"
+        until("that is said", lambda: told_of in here.run(DAEMON, "status", check=False).stdout)
+        assert "dev flannel.1" in here.sh(route)
+    finally:
+        cluster.kubectl.delete("node/foreign")
+    until("it is gone", lambda: not here.sh(route))
 
 
 def test_a_node_made_anew_is_followed(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import time
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -41,6 +42,7 @@ _WAIT_S = 10.0  # for a podCIDR, at a time
 _TELL_S = 300.0  # between two Events that say the same
 _KEEP_S = 10.0  # between two looks at whether there is something to keep
 _SERVERS_S = 300.0  # between two looks at where the API servers are
+_FEW, _LISTS_A_SECOND, _LONGEST_TURN_S = 200, 200, 3.0  # nodes that may all read at once; then
 _WRITE_S, _LONGEST_S = 0.5, 60.0  # between two writes that another one undoes
 
 
@@ -84,6 +86,7 @@ class Kube:
         try:
             async with asyncio.timeout(_ANSWER_S if last else None):
                 await self._reader.find()
+            await asyncio.sleep(random.uniform(0.0, turn_s(len(last.nodes) if last else 0)))  # noqa: S311 - no secret
             await self._reader.read()
         except (StoreError, TimeoutError) as error:
             if last is None:
@@ -173,8 +176,9 @@ class Kube:
 
     def _reach(self) -> None:
         """Let the client go to the API servers' own addresses, if the one it was given is away."""
-        others = elsewhere(self._server, self._reader.servers)
-        self._client.places = [self._server, *(one for one in others if one != self._server)]
+        known = (self._server.host, self._server.port)
+        others = [one for one in self._reader.servers if one != known]
+        self._client.places = [self._server, *elsewhere(self._server, others)]
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self._reader.mirror.leases, self._reader.mirror.faults)
@@ -268,3 +272,8 @@ class Kube:
             except StoreError as error:
                 _log.info("no Event says so: %s", error)
         return StoreError(text, 0.5)
+
+
+def turn_s(count: int) -> float:
+    """Give the seconds over which a number of nodes that start together spread their lists."""
+    return 0.0 if count <= _FEW else min(count / _LISTS_A_SECOND, _LONGEST_TURN_S)
