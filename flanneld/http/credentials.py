@@ -86,7 +86,8 @@ class Credentials:
             token, ends = status.get("token"), status.get("expirationTimestamp")
             cert, key = status.get("clientCertificateData"), status.get("clientKeyData")
             self._header = f"Bearer {token}" if token else ""
-            self.tls = replace(self.tls, cert=(cert or "").encode(), key=(key or "").encode())
+            if cert and key:
+                self.tls = replace(self.tls, cert=cert.encode(), key=key.encode())
             left = datetime.fromisoformat(ends).timestamp() - time.time() if ends else float("inf")
             self._until = time.monotonic() + left
         return self._header

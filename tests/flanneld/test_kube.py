@@ -322,6 +322,25 @@ async def test_faults_pass(tmp_path: Path, fault: dict[str, object]) -> None:
         await until("it is written", lambda: server.annotations("node1") == WRITTEN)
 
 
+@pytest.mark.parametrize(
+    "body", [{}, {"metadata": None}, {"items": [7]}, {"metadata": {"name": 1}, "items": {}}]
+)
+@in_loop
+async def test_answers_of_another_shape_pass(tmp_path: Path, body: dict[str, object]) -> None:
+    async with api_server() as server, node(server, tmp_path) as here:
+        await two_nodes(server)
+        for fits in (is_list, lambda asked: asked.method == "PATCH", lambda _: True):
+            server.fail(fits, status=200, body=body)
+        with pytest.raises(StoreError, match="the API server sends what is n"):
+            await here.manager.leases()
+        for _ in range(3):
+            with suppress(StoreError):
+                await here.manager.leases()
+        await here.join()
+        await until("both are seen", lambda: here.peers == BOTH)
+        assert server.annotations("node1") == WRITTEN
+
+
 @in_loop
 async def test_a_time_to_come_again_is_kept(tmp_path: Path) -> None:
     async with api_server() as server, node(server, tmp_path) as here:

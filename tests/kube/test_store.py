@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tests.kube.network import DAEMON, await_ready
+from tests.kube.network import DAEMON, await_ready, readiness
 from tests.kube.pods import PORT, web
 from tests.kube.test_pods import name_at
 from tests.lab.space import until
@@ -95,6 +96,37 @@ def test_a_foreign_node_is_reached_as_long_as_it_is_there(cluster: Cluster) -> N
     finally:
         cluster.kubectl.delete("node/foreign")
     until("it is gone", lambda: not here.sh(route))
+
+
+def test_a_node_without_a_podcidr_says_who_gives_it(cluster: Cluster) -> None:
+    controllers = cluster.control.processes["kube-controller-manager"]
+    controllers.signal(signal.SIGSTOP)
+    node = cluster.add_node()
+
+    def said() -> str:
+        return readiness(node)[1] if "flanneld" in node.processes else ""
+
+    try:
+        with ThreadPoolExecutor() as pool:
+            joining = pool.submit(cluster.network.join, node)
+            try:
+                until("/readyz says so", lambda: "--allocate-node-cidrs" in said(), 180)
+                cluster.kubectl.until(
+                    "an Event says so",
+                    lambda found: any(
+                        each["reason"] == "FlannelWaiting"
+                        and each["involvedObject"]["name"] == node.name
+                        and "--cluster-cidr=10.244.0.0/16" in each["message"]
+                        for each in found["items"]
+                    ),
+                    "events",
+                )
+            finally:
+                controllers.signal(signal.SIGCONT)
+            joining.result()
+        cluster.await_nodes([node])
+    finally:
+        cluster.remove_node(node)
 
 
 def test_a_node_made_anew_is_followed(cluster: Cluster) -> None:

@@ -57,15 +57,15 @@ class Api:
         """Give a Node, None if there is none, and the version of everything at that time."""
         path = f"{_NODES}?{urlencode(_selected(name))}"
         found = await self._call("reading this node's Node", "GET", path)
-        items = found.get("items") or ()
-        version = str(found.get("metadata", {}).get("resourceVersion", ""))
-        return next(iter(items), None), version
+        with expected("a list of Nodes"):
+            return next(iter(found["items"]), None), str(found["metadata"]["resourceVersion"])
 
     async def node_of(self, namespace: str, pod: str) -> str:
         """Give the name of the node that a pod runs on."""
         path = f"/api/v1/namespaces/{quote(namespace, '')}/pods/{quote(pod, '')}"
         found = await self._call("reading this daemon's pod", "GET", path)
-        name = found.get("spec", {}).get("nodeName")
+        with expected("a pod"):
+            name = found["spec"].get("nodeName")
         if not name:
             raise StoreError(f"pod {namespace}/{pod} is on no node yet")
         return str(name)
@@ -89,14 +89,15 @@ class Api:
         except StoreError:
             found = await self._call("reading the API servers", "GET", _ENDPOINTS)
             subsets = found.get("subsets") or ()
-        return [
-            (address, int(port["port"]))
-            for subset in subsets
-            for port in subset.get("ports") or ()
-            if port.get("name") == "https"
-            for one in subset.get("addresses") or ()
-            for address in (one.get("addresses") or (one.get("ip"),))
-        ]
+        with expected("addresses"):
+            return [
+                (str(address), int(port["port"]))
+                for subset in subsets
+                for port in subset.get("ports") or ()
+                if port.get("name") == "https"
+                for one in subset.get("addresses") or ()
+                for address in (one.get("addresses") or (one["ip"],))
+            ]
 
     async def list(self, items: Items, own: str) -> AsyncGenerator[dict[str, Any], None]:
         """Give all Nodes, page by page; their version is in ``items.metadata`` then.  Gone."""
@@ -165,11 +166,11 @@ async def _within(deadline: float, parts: AsyncGenerator[bytes, None]) -> bytes:
 
 
 def _event(line: bytes) -> dict[str, Any]:
-    try:
+    with expected("an event"):
         event = json.loads(line)
         kind, found = event["type"], event["object"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise StoreError(f"the API server sends what is no event: {error!r}") from None
+        if kind != "ERROR" and not isinstance(found["metadata"]["resourceVersion"], str):
+            raise TypeError("resourceVersion")
     if kind != "ERROR":
         return {"type": kind, "object": found}
     if found.get("code") == 410 or found.get("reason") in ("Expired", "Gone"):
@@ -183,6 +184,15 @@ def is_first_end(event: Mapping[str, Any]) -> bool:
     """Whether an event says that all Nodes have been told now."""
     annotations = event["object"].get("metadata", {}).get("annotations") or {}
     return event["type"] == "BOOKMARK" and annotations.get(_INITIAL) == "true"
+
+
+@contextmanager
+def expected(what: str) -> Iterator[None]:
+    """Turn what reading an answer of another shape raises into a StoreError."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(f"the API server sends what is not {what}: {error!r}") from None
 
 
 @contextmanager

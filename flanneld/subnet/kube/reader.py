@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flanneld.http.items import Items
 from flanneld.readiness import stamp
 from flanneld.subnet.kube import bodies, kept, nodes
-from flanneld.subnet.kube.api import Gone, Unsupported, is_first_end
+from flanneld.subnet.kube.api import Gone, Unsupported, expected, is_first_end
 from flanneld.subnet.kube.mirror import Mirror
 from flanneld.subnet.manager import StoreError
 
@@ -103,7 +103,8 @@ class Reader:
         return found, str(items.metadata.get("resourceVersion", ""))
 
     def _seen(self, node: Mapping[str, Any]) -> Seen:
-        seen = nodes.seen(node, self._prefix)
+        with expected("a Node"):
+            seen = nodes.seen(node, self._prefix)
         if seen.name == self.name:
             self.take(node)
         return seen
@@ -144,10 +145,11 @@ class Reader:
 
     def take(self, node: Mapping[str, Any]) -> bool:
         """Take a Node as it is now; whether it means anything."""
-        seen = nodes.seen(node, self._prefix)
+        with expected("a Node"):
+            seen = nodes.seen(node, self._prefix)
+            condition = nodes.condition(node, bodies.CONDITION)
         if seen.name == self.name:
             self._own_version = node["metadata"].get("resourceVersion", "")
-            condition = nodes.condition(node, bodies.CONDITION)
             if (seen, condition) != (self.mirror.own, self.condition):
                 self._saved = False
                 self.stirred.set()

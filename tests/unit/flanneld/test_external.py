@@ -172,6 +172,14 @@ def test_leases_decide_between_addresses() -> None:
     assert chosen(underlay=underlay, known=Known(held=theirs, others=held))[1] == "192.0.2.100"
 
 
+def test_a_store_may_ask_for_addresses_and_flags_come_first() -> None:
+    asked = Known(asked=(ip_address("192.0.2.33"), ip_address("2001:db8:3::3")))
+    assert chosen(known=asked) == ("eth1", "192.0.2.33", "192.0.2.33")
+    whole = ("eth1", "192.0.2.33", "192.0.2.33", "2001:db8:3::3", "2001:db8:3::3")
+    assert chosen(conf=BOTH, known=asked) == whole
+    assert chosen("--public-ip=10.0.2.15", known=asked)[:2] == ("eth0", "10.0.2.15")
+
+
 CNI0 = replace(interface(9, "cni0", "10.244.1.1"), kind="bridge")
 FLANNEL = replace(interface(8, "flannel.1", "10.244.1.0"), kind="vxlan")
 MARKED = replace(interface(8, "vx", "10.244.1.0"), alias="flanneld 10.244.0.0/16")
