@@ -129,9 +129,8 @@ class Daemon:
                 tasks.create_task(self._hold(), name="lease")
                 tasks.create_task(self._follow(plane), name="leases")
                 tasks.create_task(plane.run(), name="data plane")
-                tasks.create_task(
-                    every(self._options.iptables_resync, self._keep_rules), name="rules"
-                )
+                resync = self._options.iptables_resync
+                tasks.create_task(every(resync, self._keep_rules), name="rules")
                 await self._rules.looked(_RULES_FIRST_S)  # before the first pod can want them
                 self._settle(self._node)
                 tasks.create_task(every(TICK_S, self._look, stirred), name="node")
