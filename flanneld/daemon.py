@@ -167,7 +167,8 @@ class Daemon:
                 async with aclosing(self._manager.watch()) as snapshots:
                     async for seen in snapshots:
                         self._metrics.leases.set(len(seen.leases))
-                        self._readiness.report("store", (), seen.faults.values())
+                        self._readiness.report("store")
+                        self._readiness.report("keys", (), seen.faults.values())
                         if self._node.lease.key in seen.leases:
                             plane.follow(seen.leases)
                         waits = delays()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _log = logging.getLogger(__name__)
+_OTHERS = ("keys", "peers")  # parts that may find very much
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,11 @@ class Readiness:
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """All of them, those that block first, then the oldest."""
+        """All of them, those that block first, those of single neighbours last, then the oldest."""
         found = [cause for causes in self._causes.values() for cause in causes.values()]
-        return tuple(sorted(found, key=lambda cause: (not cause.blocks, cause.since)))
+        return tuple(
+            sorted(found, key=lambda cause: (not cause.blocks, cause.part in _OTHERS, cause.since))
+        )
 
     @property
     def ready(self) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flanneld.diagnosis.node import View
     from flanneld.diagnosis.paths import PeerPath
 
-_TELLING = ("store", "conf")  # warnings of these parts: what this node knows may be old
+_TELLING = ("store", "keys", "conf")  # what these parts warn of: this node may not know all
 _HEAD = ("SUBNET", "PUBLIC IP", "TYPE", "LINK", "MTU", "DEVICE", "NEIGHBOUR", "FDB", "ROUTE")
 
 

@@ -113,6 +113,12 @@ def test_much_that_is_wrong(tmp_path: Path) -> None:
     one, two = scene.nodes
     eventually("each is told", lambda: one.log.count("ignoring a key of the store") == 140)
     reach_each_other(one, two)
+    away = "what other nodes change is not seen at present"
+    scene.etcd.stop()
+    eventually("it is away", lambda: away in one.get("readyz"))
+    scene.etcd.start()
+    eventually("it is back", lambda: away not in one.get("readyz"))
+    assert one.log.count("ignoring a key of the store") == 140
     assert max(map(len, one.log.splitlines())) < 1000
 
 

@@ -225,8 +225,10 @@ class TestTheOneInUse:
         assert chosen(underlay=underlay, known=self.NOW)[0] == "eth1"
         known = replace(self.NOW, others=self.PEERS)
         assert chosen(underlay=underlay, known=known)[0] == "eth0"
-        far = replace(known, others=self.PEERS | {ip_address("198.51.100.7")})
-        assert chosen(underlay=underlay, known=far)[0] == "eth1"
+        bad = self.PEERS | {ip_address("198.51.100.7")}
+        assert chosen(underlay=underlay, known=replace(known, others=bad))[0] == "eth0"
+        far = bad | {ip_address(f"198.51.100.{host}") for host in (8, 9)}
+        assert chosen(underlay=underlay, known=replace(known, others=far))[0] == "eth1"
 
     def test_it_stays_while_routes_lead_through_it_to_all_others(self) -> None:
         ways = (Way(3, ip_network("0.0.0.0/0")), Way(2, ip_network("10.0.0.0/8")))

@@ -60,6 +60,21 @@ def test_a_cause_that_does_not_block_is_told_and_keeps_its_time() -> None:
     within(body)
 
 
+def test_what_is_wrong_with_others_comes_last() -> None:
+    """There may be more of it than a page shows."""
+
+    def body() -> None:
+        readiness = made()
+        readiness.report("keys", (), ["a bad key", "another"])
+        readiness.report("peers", (), ["a bad peer"])
+        readiness.report("store", (), ["the store is away"])
+        readiness.report("rules", ["no rules"])
+        texts = [cause.text for cause in readiness.causes]
+        assert texts == ["no rules", "the store is away", "a bad key", "another", "a bad peer"]
+
+    within(body)
+
+
 def test_each_is_one_line_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
