@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni.cidr import Address
     from cni.types import Args, Result
+    from ipam.lease import Lease
     from ipam.subnet_env import SubnetEnv
 
 NEEDS_NETNS = False  # leases are about names and files; CNI_NETNS=/dev/null is common usage
@@ -70,9 +71,8 @@ def held(args: Args) -> list[Address]:
         return []
 
 
-def doomed(args: Args, results_dir: str = RESULTS_DIR) -> list[Address]:
-    """The addresses that a GC is about to free; none if that cannot be read."""
-    from cni.cidr import parse_address
+def doomed(args: Args, results_dir: str = RESULTS_DIR) -> list[Lease]:
+    """The leases that a GC is about to free; none if that cannot be read."""
     from ipam import sweep, verify
 
     conf = for_removal(args.conf)
@@ -83,7 +83,7 @@ def doomed(args: Args, results_dir: str = RESULTS_DIR) -> list[Address]:
             return []
         with store:
             found = sweep.doomed(store, valid, (conf.name, results_dir), lambda _: None, [])
-            return [parse_address(lease.name) for lease, _ in found]
+            return [lease for lease, _ in found]
     except OSError:
         return []
 

@@ -218,11 +218,19 @@ def collect(args: Args, conf: RemovalConf, ipam: Plugin | None) -> None:
 
 
 def _forget_doomed(args: Args, conf: RemovalConf) -> None:
-    """Before their leases go: then the next pod may have the address."""
-    addresses = host_local.doomed(args)
-    if addresses:
+    """Before their leases go: then the next pod may have the address.
+
+    Where the namespace is gone no link tells of an attachment any more, but its lease does.
+    """
+    doomed = host_local.doomed(args)
+    attempts = Attempts("forget those whose leases go")
+    if doomed:
         with Ends() as ends:
-            ends.drop(*_forget(ends, None, conf.bridge, addresses))
+            addresses = [cidr.parse_address(lease.name) for lease in doomed]
+            attempts.run(ends.drop, *_forget(ends, None, conf.bridge, addresses))
+    for owner in sorted({lease.owner for lease in doomed if lease.owner is not None}):
+        attempts.run(_stop_mac_check, args, Attachment(conf.name, *owner))
+    attempts.finish()
 
 
 def _collect_links(args: Args, ends: Ends, network: str, valid: set[tuple[str, str]]) -> None:

@@ -128,6 +128,27 @@ def test_what_the_host_knows_of_a_collected_pod_goes(node: Node, *, is_listed: b
     assert ping(node, "b", "169.254.1.1")
 
 
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_the_mac_check_of_a_collected_pod_goes(node: Node, *, is_gone: bool) -> None:
+    """Its rules are found by the lease where the namespace, and the link with it, is gone."""
+    node.write_subnet_env()
+    conf = conf_with(delegate={"isDefaultGateway": True, "macspoofchk": True})
+    for pod in ("a", "b"):
+        must_add(node, pod, conf=conf)
+    if is_gone:
+        node.del_pod("a")
+        assert until(lambda: veths(node) == {"cid-b"})
+    assert checked(node) == {"cid-a", "cid-b"}
+    collect(node, listing("b", conf=conf))
+    assert checked(node) == {"cid-b"}
+
+
+def checked(node: Node) -> set[str]:
+    """The containers that rules against foreign MACs name."""
+    text = "\n".join(rules(node))
+    return {name for name in ("cid-a", "cid-b") if f"cni-br-iface-{name}-eth0" in text}
+
+
 PAIR = ("10.77.0.1", "10.77.0.2", "10.77.0.3")
 
 
