@@ -96,7 +96,9 @@ def not_a_new_link(name: str) -> str:
     all and default where those of links are.
     """
     octets = name.encode("utf-8", "surrogateescape")
-    if not 1 <= len(octets) <= IFNAME_BYTES or name in (".", ".."):
+    if name in (".", ".."):
+        return "that is a folder's name"
+    if not 1 <= len(octets) <= IFNAME_BYTES:
         return f"numerical result out of range: a link's name has 1 to {IFNAME_BYTES} bytes"
     if name in ("all", "default"):
         return "the kernel's settings have that name for something else than a link"

@@ -51,6 +51,8 @@ class OneCluster(LoadScopeScheduling):  # type: ignore[misc] # it has no types
 
     def _reschedule(self, node: WorkerController) -> None:
         """Give a worker enough to go on; a new one, in place of one that died, has nothing yet."""
+        if node not in self.registered_collections:
+            return  # it does not know the tests yet, and asks when it does
         while (
             self.workqueue
             and not node.shutting_down

@@ -33,8 +33,12 @@ async def run(argv: list[str]) -> int:
         if wanted.daemon:
             return _daemon(daemon.Daemon(folder, root, _say), wanted)
         return _pair(pair.Pair(folder, root, _say), wanted)
-    except (InstallError, OSError) as error:
+    except InstallError as error:
         sys.stderr.write(f"flanneld install: {error}\n")
+        return 1
+    except OSError as error:
+        what = error.filename or "the files"
+        sys.stderr.write(f"flanneld install: {what}: {error.strerror or error}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("flanneld install: interrupted; run it again, which completes it\n")

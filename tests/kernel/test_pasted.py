@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kernel.attaching import eventually
 from tests.kernel.attachments import CONF, call
 from tests.kernel.privatens import needs_root
 
@@ -99,6 +100,19 @@ class Terminal:
         self.shell.wait(PATIENCE_S)
 
 
+def state(node: Node) -> list[str]:
+    """What a node has, when no link comes up or goes down any more."""
+    seen: list[str] = []
+
+    def settled() -> bool:
+        nonlocal seen
+        last, seen = seen, node.run(["sh", "-c", STATE], check=False).stdout.splitlines()
+        return last == seen
+
+    eventually(settled, "nothing changes by itself")
+    return seen
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_nothing_of_a_node_is_lost(node: Node, plugins: Path, tmp_path: Path, page: str) -> None:
     built = (plugins / "flannel").resolve().parent
@@ -116,11 +130,11 @@ def test_nothing_of_a_node_is_lost(node: Node, plugins: Path, tmp_path: Path, pa
     node.add_pod("blue")
     assert call(node, "ADD", "blue", conf=CONF).result
     for number, block in enumerate(PAGES[page]):
-        before = node.run(["sh", "-c", STATE], check=False).stdout.splitlines()
+        before = state(node)
         terminal = Terminal(node, tmp_path / str(number))
         screen = terminal.paste(block)
         terminal.close()
-        after = node.run(["sh", "-c", STATE], check=False).stdout.splitlines()
+        after = state(node)
         changed = [f"- {line}" for line in before if line not in after]
         changed += [f"+ {line}" for line in after if line not in before if SERVED not in line]
         assert changed == [], f"{block}\n{screen}"

@@ -27,7 +27,7 @@ pytestmark = [needs_root, pytest.mark.frozen, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = ROOT / "packaging" / "systemd"
-SERVICES = ["cni-flannel.service", "flanneld.service"]
+SERVICES = sorted(unit.name for unit in UNITS.glob("*.service"))
 LARGEST_EXPOSURE = 4.0
 STRACE = ("strace", "-f", "-qq", "--seccomp-bpf", "-o")
 _CALL = re.compile(r"^\d+ +([a-z_0-9]+)\(", re.MULTILINE)

@@ -119,7 +119,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("backend", {"ipMasqBackend": "pf"}, 'unknown ipmasq backend "pf"'),
     ("long", {"bridge": "b" * 16}, f'could not add "{"b" * 16}": numerical result out of range'),
     ("long in bytes", {"bridge": "ü" * 8}, "numerical result out of range"),
-    ("dots", {"bridge": ".."}, "numerical result out of range"),
+    ("dots", {"bridge": ".."}, 'could not add "..": that is a folder'),
     ("slash", {"bridge": "a/b"}, "contains / or : or % or whitespace"),
     ("space", {"bridge": "a b"}, "contains / or : or % or whitespace"),
     ("template", {"bridge": "br%d"}, "contains / or : or % or whitespace"),
