@@ -16,6 +16,7 @@ usage: ./build.sh [COMMAND]
   test [--busy N] [ARG...]
                   linters, then every test; ARG goes to pytest (-k NAME, tests/unit, ...); with N busy
                   loops beside it. What tests make, files under /tmp included, goes when the run ends
+  image           write dist/image/cni-flannel-ARCH.tar, the container image (deploy/, docs/install.md)
   cluster [--nodes N] [--families 4|46] [--backend vxlan|host-gw|udp] [--stay]
                   a real Kubernetes on N nodes: they turn Ready, pods reach each other, a Service answers
   mutate [AREA...]
@@ -323,6 +324,33 @@ run_test() {
     exec .venv/bin/python -m tests.enclosure "${busy[@]}" .venv/bin/python -m pytest -n auto "$@"
 }
 
+run_image() {
+    takes_none image "$@"
+    require /usr/sbin/xtables-nft-multi=iptables nft=nftables
+    build
+    build_image
+    say "$image is ready: ctr -n k8s.io images import $image"
+}
+
+# Sets `image`. Made anew when what goes into it has changed.
+build_image() {
+    local machine now
+    machine=$(uname -m)
+    case $machine in
+        x86_64) machine=amd64 ;;
+        aarch64) machine=arm64 ;;
+    esac
+    image=dist/image/cni-flannel-$machine.tar
+    now=$(sha256sum build/inputs build/inputs.flanneld dist/*/MARKER dist/*/.cni-flannel/current/MARKER \
+        deploy/image.py packaging/*.py conformance/real/oci.py /usr/sbin/{xtables-nft-multi,xtables-legacy-multi,nft} 2>/dev/null |
+        sha256sum)
+    [[ -e $image && $(cat build/inputs.image 2>/dev/null) == "$now" ]] && return
+    mkdir -p dist/image
+    PYTHONPATH=$PWD:$PWD/packaging .venv/bin/python deploy/image.py "$image"
+    printf '%s' "$now" >build/inputs.image
+    say "built $image: $(size "$image")"
+}
+
 run_cluster() {
     find_python
     case " $* " in *" --help "* | *" -h "*) exec "$python" -m tests.kube.words "$@" ;; esac
@@ -456,10 +484,10 @@ main() {
     [[ $# -eq 0 ]] || shift
     case $command in
         -h | --help | help) usage ;;
-        build | sandbox | demo | cluster | test | mutate | lab | conformance | bench | install | lock)
+        build | sandbox | demo | image | cluster | test | mutate | lab | conformance | bench | install | lock)
             case $command:${1:-} in
                 build:-h | build:--help | sandbox:-h | sandbox:--help | test:-h | test:--help | \
-                    conformance:-h | conformance:--help | lock:-h | lock:--help | cluster:-h | cluster:--help)
+                    conformance:-h | conformance:--help | image:-h | image:--help | lock:-h | lock:--help | cluster:-h | cluster:--help)
                     usage
                     exit
                     ;;

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from flanneld import agreement, beside, files, joining, node, state, subnet_env
 from flanneld.backend.registry import backend_for
 from flanneld.config import ConfigError, blamed
+from flanneld.conflist import Conflist
 from flanneld.dataplane import DataPlane
 from flanneld.examiner import Examiner
 from flanneld.external import ExternalError
@@ -64,6 +65,7 @@ class Daemon:
         self._names: list[socket.socket] = []
         self._telling = Telling(options, self._metrics)
         self._readiness = self._telling.readiness
+        self._conflist = Conflist(options, self._readiness)
 
     async def run(self) -> None:
         """Go on until cancelled.
@@ -272,6 +274,7 @@ class Daemon:
         if self._plane is not None:
             self._events.watch(self._reconciler.watched)
             self._telling.about(self._node, self._plane.peers)
+        self._conflist.keep()
         if self._readiness.ready and isinstance(self._manager, Announces):
             self._manager.announce()
 

@@ -81,6 +81,9 @@ FLAGS = (
     Flag("backend", "vxlan", "the backend type that goes with --network"),
     Flag("peers", "", "JSON file with the leases of other nodes, for --subnet-mgr local; watched"),
     Flag("data-dir", "/var/lib/flannel", "what must outlive a reboot: MACs, local leases"),
+    Flag("cni-conflist", "", "where the runtime reads its plugins' list; written when ready"),
+    Flag("cni-conflist-from", "/etc/kube-flannel/cni-conf.json", "what is written there"),
+    Flag("cni-conflist-link", True, "as a link into the folder of subnet.env, gone after a boot"),
     Flag("cleanup", False, "remove every trace from this node and exit"),
 )
 
@@ -122,6 +125,9 @@ class Options:
     backend: str
     peers: str
     data_dir: str
+    cni_conflist: str
+    cni_conflist_from: str
+    cni_conflist_link: bool
     cleanup: bool
 
 

@@ -67,7 +67,11 @@ class Readiness:
     @property
     def ready(self) -> bool:
         """Whether nothing blocks."""
-        return not any(cause.blocks for cause in self.causes)
+        return self.ready_but()
+
+    def ready_but(self, *parts: str) -> bool:
+        """Whether nothing blocks that another part than these has found."""
+        return not any(cause.blocks and cause.part not in parts for cause in self.causes)
 
     def report(self, part: str, blocking: Iterable[str] = (), others: Iterable[str] = ()) -> None:
         """Take all that a part finds wrong now; nothing says that all of it is right."""

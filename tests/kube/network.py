@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import http
+import json
+import platform
 from typing import TYPE_CHECKING, Any, Protocol
 
+import yaml
+
+from conformance.real.oci import ARCHITECTURES
 from tests.kube.control import PODS, SERVER
 from tests.kube.node import CNI_BIN, CNI_CONF
 from tests.kube.underlay import CHECKOUT
 from tests.lab import web
-from tests.lab.space import LabError, until
+from tests.lab.space import ROOT, LabError, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 
 HEALTH_PORT = 8081
 DAEMON = f"{CHECKOUT}/dist/flanneld/flanneld"
+MANIFEST = ROOT / "deploy/kube-flannel.yml"
+IMAGE = ROOT / f"dist/image/cni-flannel-{ARCHITECTURES[platform.machine()]}.tar"
 GO_PLUGINS = "/usr/lib/cni"
 NET_CONF = "/etc/kube-flannel/net-conf.json"
 USER = "flannel"
@@ -77,12 +84,58 @@ class HostProcesses:
 
     def configuration(self) -> dict[str, Any]:
         """Give the network's, as the ConfigMap has it."""
-        return {
-            "Network": PODS[4],
-            "IPv6Network": PODS[6],
-            "EnableIPv6": "6" in self.cluster.families,
-            "Backend": {"Type": self.backend},
-        }
+        return configuration(self.backend, self.cluster.families)
+
+
+class DaemonSet:
+    """The manifest, applied; the image is there on each node, as from a registry."""
+
+    def __init__(self, backend: str = "vxlan") -> None:
+        self.backend = backend
+
+    def begin(self, cluster: Cluster) -> None:
+        """Do nothing yet: there may be no node that has the image."""
+        self.cluster = cluster
+        self._have_image: set[str] = set()
+
+    def join(self, node: Node) -> None:
+        """Import the image, put what kubernetes-cni brings beside it, and apply the manifest."""
+        for each in self.cluster.nodes:
+            if each.name not in self._have_image:
+                each.import_image(IMAGE.read_bytes())
+                each.run("cp", f"{GO_PLUGINS}/portmap", f"{GO_PLUGINS}/loopback", CNI_BIN)
+                self._have_image.add(each.name)
+        self.start(node)
+
+    def start(self, node: Node, *flags: str) -> None:
+        """Apply the manifest, with more flags for the daemon."""
+        assert node in self.cluster.nodes
+        self.cluster.kubectl.apply(*manifest(self.configuration(), *flags))
+
+    def configuration(self) -> dict[str, Any]:
+        """Give the network's, as the ConfigMap has it."""
+        return configuration(self.backend, self.cluster.families)
+
+
+def manifest(net_conf: dict[str, Any], *flags: str) -> Iterator[Document]:
+    """Give the manifest's objects, with this configuration and more flags for the daemon."""
+    for document in yaml.safe_load_all(MANIFEST.read_text()):
+        if document["kind"] == "ConfigMap":
+            document["data"]["net-conf.json"] = json.dumps(net_conf)
+        if document["kind"] == "DaemonSet":
+            (daemon,) = document["spec"]["template"]["spec"]["containers"]
+            daemon["args"] += flags
+        yield document
+
+
+def configuration(backend: str, families: str) -> dict[str, Any]:
+    """Give a network's configuration, with the podCIDRs of the control plane."""
+    return {
+        "Network": PODS[4],
+        "IPv6Network": PODS[6],
+        "EnableIPv6": "6" in families,
+        "Backend": {"Type": backend},
+    }
 
 
 def await_ready(node: Node) -> None:
