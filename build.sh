@@ -315,6 +315,7 @@ run_test() {
         systemd-analyze=systemd "${lab_programs[@]}" "${cluster_programs[@]}"
     set_up dev
     build
+    build_image
     locked_off
     export CNI_FLANNEL_BIN=${CNI_FLANNEL_BIN:-$PWD/dist/cni-flannel}
     # The tests themselves have no network. Without it, those that need it fail, and say so.

@@ -16,6 +16,7 @@ from conformance.real.image import BUSYBOX
 from conformance.world import SYSTEM_PATH
 from tests.kube.binaries import BuildError, build, folder
 from tests.kube.cluster import Cluster
+from tests.kube.network import IMAGE
 from tests.kube.outside import settings
 from tests.lab.space import ROOT
 
@@ -30,7 +31,7 @@ BUILD = ("apt-get", "dpkg-deb", "make", "rsync", "unshare")
 NEEDED = (*RUN, *BUILD, "ip", "nsenter", "openssl", "ping", "setpriv")
 BUILT = (ROOT / "dist/cni-flannel/flannel", ROOT / "dist/flanneld/flanneld")
 _HERE = Path(__file__).parent
-FILES = (BUSYBOX, Path("/usr/lib/cni/portmap"), *BUILT)
+FILES = (BUSYBOX, Path("/usr/lib/cni/portmap"), *BUILT, IMAGE)
 
 
 @pytest.hookimpl(trylast=True)
