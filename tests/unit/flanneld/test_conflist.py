@@ -118,8 +118,11 @@ def test_what_is_there_is_replaced(tmp_path: Path, flags: tuple[str, ...]) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "{", '{"name": "a"}', '{"plugins": [{"type": "flannel"}]}']
-    + [json.dumps({"name": "a", "plugins": wrong}) for wrong in ([], {}, [1], [{}], [{"type": 1}])],
+    [
+        *("", "[]", "{", '{"name": "a"}', '{"plugins": [{"type": "flannel"}]}'),
+        *('{"name": "a", "plugins": ' + wrong + "}" for wrong in ("[]", "{}", "[1]", "[{}]")),
+        '{"name": "a", "plugins": [{"type": 1}]}',
+    ],
 )
 def test_what_no_runtime_takes_is_not_put_there(tmp_path: Path, text: str) -> None:
     node = Node(tmp_path)

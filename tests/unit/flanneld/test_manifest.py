@@ -48,10 +48,8 @@ class Asked:
         raise StoreError("nothing is answered")
 
     @contextlib.asynccontextmanager
-    async def answer(self, request: Request, _silence_s: float = 0.0) -> AsyncIterator[None]:
-        self._keep(request)
-        raise StoreError("nothing is answered")
-        yield
+    async def answer(self, request: Request, _silence_s: float = 0.0) -> AsyncIterator[Any]:
+        yield await self.call(request)
 
     def _keep(self, request: Request) -> None:
         path, _, query = request.target.partition("?")
