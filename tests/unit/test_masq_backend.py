@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cni import files
 from cni.cidr import parse_prefix
-from cni.errors import INVALID_NETWORK_CONFIG, KERNEL_REFUSED, TRY_AGAIN_LATER, CNIError
+from cni.errors import (
+    INVALID_NETWORK_CONFIG,
+    KERNEL_REFUSED,
+    TRY_AGAIN_LATER,
+    CNIError,
+    Interrupted,
+)
 from cni.process import Completed
 from cni_flannel.kernel import iptables, masq, nfnl, nftables, programs
 from netlink import nlmsg
@@ -170,3 +177,31 @@ def test_a_program_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(CNIError, match="did not end within") as caught:
         programs.run([f"{folder}/nft", "-f", "-"], environ)
     assert caught.value.code == TRY_AGAIN_LATER
+
+
+@pytest.mark.parametrize("failure", [Interrupted(15), CNIError(KERNEL_REFUSED, "no")])
+def test_whatever_ends_it_half_of_the_rules_do_not_stay(
+    monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise failure
+
+    gone: list[tuple[object, ...]] = []
+    monkeypatch.setattr(masq, "_setup", fail)
+    monkeypatch.setattr(masq, "teardown", lambda *words: gone.append(words))
+    with pytest.raises(type(failure)):
+        masq.setup("iptables", "net", "cid", "eth0", PREFIXES, {})
+    assert gone == [("net", "cid", "eth0", {}, PREFIXES)]
+
+
+@pytest.mark.parametrize(("number", "may_hold"), [(2, False), (13, True), (5, True)])
+def test_a_kernel_that_does_not_say_may_hold_legacy_rules(
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    may_hold: bool,  # noqa: FBT001 - a column of the table
+) -> None:
+    def fail(path: str) -> bytes:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(files, "read", fail)
+    assert masq._has_legacy_nat(4) == may_hold
