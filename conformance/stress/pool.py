@@ -41,7 +41,12 @@ def spread(
         jobs, multiprocessing.get_context("spawn"), _prepare, (os.getpid(), make, arguments)
     )
     with pool:
-        begun = [pool.submit(_work, (work, item)) for item in items]
+        # Ctrl-C is for the parent, which ends the workers; they are born deaf to it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            begun = [pool.submit(_work, (work, item)) for item in items]
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         try:
             for one in begun:
                 yield one.result()
@@ -56,7 +61,8 @@ def _prepare(parent: int, make: Callable[..., Any], arguments: tuple[Any, ...]) 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it and ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _place = make(*arguments)
 
 
