@@ -38,10 +38,10 @@ def machine(macs: Collection[str]) -> Machine:
     return Machine(os.uname().nodename, f"{boot} {os.stat('/proc/self/ns/net').st_ino}", (*macs,))
 
 
-def path(folder: str, subnet_file: str) -> str:
-    """Where it is: a file for each ``subnet.env``."""
+def path(folder: str, subnet_file: str, kind: str = "last") -> str:
+    """Where it is, or another thing that a daemon keeps: a file for each ``subnet.env``."""
     name = os.path.abspath(subnet_file).strip("/").replace("/", "-")
-    return os.path.join(folder, "last", f"{name}.json")
+    return os.path.join(folder, kind, f"{name}.json")
 
 
 def save(place: str, this: Machine, lease: Lease) -> None:

@@ -106,9 +106,10 @@ def _files(subnet_file: str, data_dir: str) -> Iterator[str]:
         yield path
         yield from files.unfinished(path)
     yield liveness.path(subnet_file)
-    last = record.path(data_dir, subnet_file)
-    yield last
-    yield from files.unfinished(last)
+    for kind in ("last", "kube"):
+        kept = record.path(data_dir, subnet_file, kind)
+        yield kept
+        yield from files.unfinished(kept)
     for name in ("flannel*", ".flannel*"):  # the latter are unfinished
         yield from sorted(glob.glob(os.path.join(glob.escape(data_dir), "mac", name)))
 

@@ -104,6 +104,10 @@ async def node(
         await manager.close()
 
 
+def kept_in(folder: Path) -> Path:
+    return folder / "kube" / "run-flannel-subnet.env.json"
+
+
 async def until(what: str, holds: Callable[[], object]) -> None:
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -379,7 +383,7 @@ async def test_it_starts_from_what_it_knew(tmp_path: Path) -> None:
         await two_nodes(server)
         async with node(server, tmp_path) as here:
             await here.join()
-            await until("it is kept", (tmp_path / "kube.json").exists)
+            await until("it is kept", kept_in(tmp_path).exists)
         await server.stop()
         async with node(server, tmp_path) as here:
             lease = await here.join()
@@ -401,7 +405,7 @@ async def test_a_silent_server_is_not_waited_for(tmp_path: Path) -> None:
         await two_nodes(server)
         async with node(server, tmp_path) as here:
             await here.join()
-            await until("it is kept", (tmp_path / "kube.json").exists)
+            await until("it is kept", kept_in(tmp_path).exists)
         server.fail(lambda _: True, hangs=True)
         async with node(server, tmp_path) as here:
             snapshot = await here.manager.leases()
@@ -414,7 +418,7 @@ async def test_what_was_kept_for_another_node_does_not_count(tmp_path: Path) -> 
         await two_nodes(server)
         async with node(server, tmp_path) as here:
             await here.join()
-            await until("it is kept", (tmp_path / "kube.json").exists)
+            await until("it is kept", kept_in(tmp_path).exists)
         await server.stop()
         async with node(server, tmp_path, NODE_NAME="node2") as here:
             with pytest.raises(StoreError, match="does not answer"):
@@ -501,7 +505,7 @@ async def test_other_addresses_of_the_api_server_are_learned_and_kept(tmp_path: 
         service.revision = server.revision
         async with node(service, tmp_path) as here:
             await here.join()
-            kept = tmp_path / "kube.json"
+            kept = kept_in(tmp_path)
             await until("they are kept", lambda: kept.exists() and "127.0.0.1" in kept.read_text())
         await service.stop()
         server.asked.clear()

@@ -155,7 +155,7 @@ def test_a_daemon_starts_without_the_api_server(
 ) -> None:
     one, two = run(web("one", "node1"), web("two", "node2"))
     node, server = two.node, cluster.control.processes["kube-apiserver"]
-    until("what is told is kept", lambda: "node1" in node.sh("cat /var/lib/flannel/kube.json"))
+    until("what is told is kept", lambda: "node1" in node.sh("cat /var/lib/flannel/kube/*.json"))
     node.processes["flanneld"].signal(signal.SIGKILL)
     node.processes["flanneld"].wait()
     server.signal(signal.SIGKILL)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from flanneld import record
 from flanneld.flags import UsageError
 from flanneld.http.client import Client
 from flanneld.pace import delays, pause
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_ANSWER_S = 1.5  # so long the first answer is waited for, if there is something to start from
+_ANSWER_S = 1.0  # so long the first answer is waited for, if there is something to start from
 _WAIT_S = 10.0  # for a podCIDR, at a time
 _TELL_S = 300.0  # between two Events that say the same
 _KEEP_S = 10.0  # between two looks at whether there is something to keep
@@ -59,7 +59,7 @@ class Kube:
         self._api = Api(self._client, alone=self._conf.backend_type == "alloc")
         self._pod = environ.get("POD_NAMESPACE", ""), environ.get("POD_NAME", "")
         self._prefix = nodes.prefix(options.kube_annotation_prefix)
-        self._place = os.path.join(options.data_dir, "kube.json")
+        self._place = record.path(options.data_dir, options.subnet_file, "kube")
         self._reader = self._read_as(environ.get("NODE_NAME", ""))
         if not self._reader.name and not all(self._pod):
             raise UsageError(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flanneld import config, files, identity, logs, options, state, subnet_env
+from flanneld import config, files, identity, logs, options, record, state, subnet_env
 from flanneld.backend.base import External, Identity
+from flanneld.commands import cleanup
 from flanneld.lease import Attributes, Lease
 from flanneld.readiness import Cause
 from ipam import subnet_env as plugins_reader
@@ -250,3 +251,11 @@ def test_words_of_several_lines_are_one_line() -> None:
     assert logs.Formatter().format(record) == (
         "1970-01-01T00:00:00.000Z error write rules: line 3 failed | Try `iptables-restore -h'"
     )
+
+
+def test_a_cleanup_leaves_nothing_that_a_daemon_keeps(tmp_path: Path) -> None:
+    subnet_file = str(tmp_path / "subnet.env")
+    for kind in ("last", "kube"):
+        kept = record.path(str(tmp_path / "data"), subnet_file, kind)
+        files.write(kept, b"{}")
+        assert kept in set(cleanup._files(subnet_file, str(tmp_path / "data")))
