@@ -342,7 +342,7 @@ async def test_answers_of_another_shape_pass(tmp_path: Path, body: dict[str, obj
                 await here.manager.leases()
         await here.join()
         await until("both are seen", lambda: here.peers == BOTH)
-        assert server.annotations("node1") == WRITTEN
+        await until("it is written", lambda: server.annotations("node1") == WRITTEN)
 
 
 @in_loop

@@ -63,6 +63,8 @@ def prefix(text: str) -> str:
 def seen(node: Mapping[str, Any], prefix: str) -> Seen:
     """Keep what counts of a Node."""
     metadata, spec = node["metadata"], node.get("spec") or {}
+    if not isinstance(metadata["name"], str):
+        raise TypeError("name")
     annotations = metadata.get("annotations") or {}
     cidrs = spec.get("podCIDRs") or [spec["podCIDR"]] if spec.get("podCIDR") else ()
     values = tuple(annotations.get(prefix + name) for name in NAMES)
