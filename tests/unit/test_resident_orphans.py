@@ -14,6 +14,11 @@ DEL = ADD | {"CNI_COMMAND": "DEL"}
 PATIENCE_S = 30.0
 
 
+@pytest.fixture(autouse=True)
+def _who_waits_in_vain_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cni_flannel.resident.orphans.PATIENCE_S", 10 * PATIENCE_S)
+
+
 class Served:
     """An ADD that is being served, until `end`; its launcher's end of the connection."""
 
