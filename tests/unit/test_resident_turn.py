@@ -59,3 +59,18 @@ def test_a_call_that_fails_gives_its_turn_away() -> None:
     with pytest.raises(KeyError), Turn(shared):
         raise KeyError
     assert not shared.locked()
+
+
+def test_who_waits_for_somebody_else_lets_another_in_meanwhile() -> None:
+    shared = threading.Lock()
+
+    def fail() -> None:
+        raise KeyError
+
+    with Turn(shared) as turn:
+        assert turn.without(shared.locked) is False
+        assert shared.locked()
+        with pytest.raises(KeyError):
+            turn.without(fail)
+        assert shared.locked()
+    assert not shared.locked()
