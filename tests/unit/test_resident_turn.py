@@ -34,9 +34,16 @@ def test_calls_work_one_after_the_other() -> None:
 def test_who_has_waited_long_enough_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "PATIENCE_S", 0.01)
     shared = threading.Lock()
-    with Turn(shared):
+
+    def call() -> None:
         with Turn(shared):
             assert shared.locked()
+
+    with Turn(shared):
+        second = threading.Thread(target=call, daemon=True)
+        second.start()
+        second.join(30)
+        assert not second.is_alive()
         assert shared.locked()  # the second gives away nothing: it is not its turn
     assert not shared.locked()
 
