@@ -11,18 +11,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tempfile
+import secrets
 from typing import TYPE_CHECKING
 
 from flanneld import files
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from flanneld.options import Options
     from flanneld.readiness import Readiness
 
 _log = logging.getLogger(__name__)
 
 PART = "conflist"
+PLACE = "/etc/cni/net.d/10-flannel.conflist"
 _READ = (".conf", ".conflist", ".json")  # what a runtime takes for a configuration
 
 
@@ -34,8 +37,7 @@ class Conflist:
         self._readiness = readiness
         self._target = self._place
         if options.cni_conflist_link:
-            folder = os.path.dirname(os.path.abspath(options.subnet_file))
-            self._target = os.path.join(folder, os.path.basename(self._place))
+            self._target = _target(self._place, options.subnet_file)
         self._is_told = False  # a killed daemon may have written it, and not told the runtime
 
     def keep(self) -> None:
@@ -84,6 +86,30 @@ class Conflist:
         ]
 
 
+def ours(place: str, subnet_file: str) -> Iterator[str]:
+    """Give what there is of it on a node, in the order in which it goes; not another network's."""
+    target = _target(place, subnet_file)
+    leads_there = _destination(place) == target
+    if leads_there or (not os.path.islink(place) and _calls_flannel(place)):
+        yield place
+        yield from files.unfinished(place)
+    yield target
+
+
+def _target(place: str, subnet_file: str) -> str:
+    folder = os.path.dirname(os.path.abspath(subnet_file))
+    return os.path.join(folder, os.path.basename(place))
+
+
+def _calls_flannel(path: str) -> bool:
+    try:
+        content = files.read(path) or b""
+        _check(content)
+    except (OSError, ValueError):
+        return False
+    return any(plugin["type"] == "flannel" for plugin in json.loads(content)["plugins"])
+
+
 def _check(content: bytes) -> None:
     """ValueError unless a runtime would take it for a list of plugins."""
     conf = json.loads(content)
@@ -105,9 +131,11 @@ def _destination(path: str) -> str | None:
 
 def _link(target: str, path: str) -> None:
     """Put a link in place whole; what is there goes."""
-    with tempfile.TemporaryDirectory(
-        prefix=f".{os.path.basename(path)}.", dir=os.path.dirname(path)
-    ) as folder:
-        link = os.path.join(folder, "new")
-        os.symlink(target, link)
+    folder, name = os.path.split(path)
+    link = f"{folder}/.{name}.{secrets.token_hex(4)}"
+    os.symlink(target, link)
+    try:
         os.rename(link, path)
+    except BaseException:
+        os.unlink(link)
+        raise

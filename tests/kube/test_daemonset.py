@@ -12,7 +12,7 @@ from tests.kube.node import CNI_BIN, CNI_CONF
 from tests.kube.pods import PORT, web
 from tests.kube.test_pods import name_at
 from tests.kube.test_store import written
-from tests.lab.space import LabError
+from tests.lab.space import ROOT, LabError, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,3 +55,24 @@ def test_the_manifest_is_a_network(applied: Cluster) -> None:
         assert {"flannel", "host-local", "loopback", "portmap"} == set(
             node.sh(f"ls {CNI_BIN}").split()
         )
+
+
+def test_its_removal_leaves_the_nodes_clean(applied: Cluster) -> None:
+    """The last of the module: nothing of the network is there afterwards."""
+    kubectl = applied.kubectl
+    kubectl.run("delete", "--ignore-not-found", "--wait", "pod/one", "pod/two")
+    kubectl.run("delete", "daemonset/kube-flannel-ds", NAMESPACE, "--wait", "--timeout=180s")
+    until("its pods are gone", lambda: not kubectl.items("pods", NAMESPACE, "-l", "app=flannel"))
+    kubectl.run("apply", "-f", "-", text=(ROOT / "deploy/kube-flannel-cleanup.yml").read_text())
+    kubectl.run(
+        *("rollout", "status", "daemonset/kube-flannel-cleanup", NAMESPACE, "--timeout=180s")
+    )
+    for node in applied.nodes:
+        assert node.sh(f"ls -A {CNI_CONF}").split() == []
+        assert node.sh(f"ls -A {CNI_BIN}").split() == ["loopback", "portmap"]
+        assert "flannel.1" not in {link["ifname"] for link in node.ip("link")}
+        assert "FLANNEL" not in node.run("iptables-save").stdout
+        assert node.sh("ls -A /run/flannel; find /var/lib/flannel -type f").split() == [
+            "subnet.env.lock"
+        ]
+    applied.await_nodes(applied.nodes, ready=False)
