@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +13,28 @@ from tests.kube.node import CNI_BIN, CNI_CONF
 from tests.kube.pods import PORT, web
 from tests.kube.test_pods import name_at
 from tests.kube.test_store import written
-from tests.lab.space import ROOT, LabError, until
+from tests.kube.underlay import CHECKOUT
+from tests.lab.space import ROOT, LabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 NAMESPACE = "--namespace=kube-flannel"
+PAGE = (ROOT / "docs/install.md").read_text()
+
+
+def typed(cluster: Cluster, section: str) -> list[str]:
+    """Type what a section of the page tells a user to type to kubectl; what was printed."""
+    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    commands = [shlex.split(line) for line in text.splitlines() if line.startswith("kubectl ")]
+    assert commands
+    return [
+        cluster.kubectl.run(
+            *(word.replace("deploy/", f"{CHECKOUT}/deploy/", 1) for word in command[1:])
+        ).stdout
+        for command in commands
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +60,11 @@ def test_the_manifest_is_a_network(applied: Cluster) -> None:
     one, two = applied.pod("one"), applied.pod("two")
     assert name_at(one.netns, two.addresses[4], PORT) == "two"
     assert name_at(two.netns, one.addresses[4], PORT) == "one"
-    applied.kubectl.run(
-        "rollout", "status", "daemonset/kube-flannel-ds", NAMESPACE, "--timeout=180s"
-    )
+    *_, nodes = typed(applied, "Install")
+    assert nodes.count(" Ready ") == len(applied.nodes)
+    _, log, status, _ = typed(applied, "What to type first when a node is not Ready")
+    assert "flanneld starts" in log
+    assert "store      Kubernetes" in status
     for node in applied.nodes:
         assert written(applied, node)["kube-subnet-manager"] == "true"
         link = node.sh(f"readlink {CNI_CONF}/10-flannel.conflist").strip()
@@ -61,12 +79,7 @@ def test_its_removal_leaves_the_nodes_clean(applied: Cluster) -> None:
     """The last of the module: nothing of the network is there afterwards."""
     kubectl = applied.kubectl
     kubectl.run("delete", "--ignore-not-found", "--wait", "pod/one", "pod/two")
-    kubectl.run("delete", "daemonset/kube-flannel-ds", NAMESPACE, "--wait", "--timeout=180s")
-    until("its pods are gone", lambda: not kubectl.items("pods", NAMESPACE, "-l", "app=flannel"))
-    kubectl.run("apply", "-f", "-", text=(ROOT / "deploy/kube-flannel-cleanup.yml").read_text())
-    kubectl.run(
-        *("rollout", "status", "daemonset/kube-flannel-cleanup", NAMESPACE, "--timeout=180s")
-    )
+    assert "successfully rolled out" in typed(applied, "Remove")[2]
     for node in applied.nodes:
         assert node.sh(f"ls -A {CNI_CONF}").split() == []
         assert node.sh(f"ls -A {CNI_BIN}").split() == ["loopback", "portmap"]
