@@ -55,7 +55,7 @@ def applied(programs: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def test_the_manifest_is_a_network(applied: Cluster) -> None:
+def test_the_manifest_is_a_network_and_goes_again(applied: Cluster) -> None:
     applied.kubectl.apply(web("one", "node1"), web("two", "node2"))
     one, two = applied.pod("one"), applied.pod("two")
     assert name_at(one.netns, two.addresses[4], PORT) == "two"
@@ -73,10 +73,11 @@ def test_the_manifest_is_a_network(applied: Cluster) -> None:
         assert {"flannel", "host-local", "loopback", "portmap"} == set(
             node.sh(f"ls {CNI_BIN}").split()
         )
+    _remove(applied)
 
 
-def test_its_removal_leaves_the_nodes_clean(applied: Cluster) -> None:
-    """The last of the module: nothing of the network is there afterwards."""
+def _remove(applied: Cluster) -> None:
+    """Follow the page: nothing of the network is there afterwards but what the page names."""
     kubectl = applied.kubectl
     kubectl.run("delete", "--ignore-not-found", "--wait", "pod/one", "pod/two")
     assert "successfully rolled out" in typed(applied, "Remove")[2]
@@ -85,7 +86,6 @@ def test_its_removal_leaves_the_nodes_clean(applied: Cluster) -> None:
         assert node.sh(f"ls -A {CNI_BIN}").split() == ["loopback", "portmap"]
         assert "flannel.1" not in {link["ifname"] for link in node.ip("link")}
         assert "FLANNEL" not in node.run("iptables-save").stdout
-        assert node.sh("ls -A /run/flannel; find /var/lib/flannel -type f").split() == [
-            "subnet.env.lock"
-        ]
+        left = node.sh("ls -A /run/flannel; find /var/lib/flannel -type f").split()
+        assert left == ["subnet.lock", "/var/lib/flannel/kube.json"]
     applied.await_nodes(applied.nodes, ready=False)
