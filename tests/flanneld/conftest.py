@@ -6,6 +6,7 @@ those threads may spin for ever in what they left behind: so they begin and end 
 
 from __future__ import annotations
 
+import faulthandler
 import shutil
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool:
     config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
 
     def in_own_process() -> list[object]:
+        # pytest cancels it after a failure: a fork has not got its thread, and would wait for it.
+        faulthandler.cancel_dump_traceback_later = lambda: None
         # What lies above the test is the parent's, and is left as it is.
         reports = runtestprotocol(item, log=False, nextitem=item.parent)  # type: ignore[arg-type]
         to_text = config.hook.pytest_report_to_serializable

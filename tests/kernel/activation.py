@@ -44,7 +44,9 @@ class Systemd:
         node.run(["mount", "-t", "tmpfs", "none", "/etc/systemd/system"])
         node.path(node.write("/run/bin/systemctl", SYSTEMCTL)).chmod(0o755)
         node.run(["mkfifo", "/run/asked", "/run/answered"])
+        # Open for both, so that none who asks finds an end, and no answer waits for who has gone.
         self._asked = os.open(node.path("/run/asked"), os.O_RDWR)
+        self._answered = os.open(node.path("/run/answered"), os.O_RDWR)
         self._ended, self._end = os.pipe()
         self._thread = threading.Thread(target=self._run)
 
@@ -56,7 +58,7 @@ class Systemd:
         os.close(self._end)
         self._thread.join()
         self._close()
-        for fd in (self._asked, self._ended):
+        for fd in (self._asked, self._answered, self._ended):
             os.close(fd)
 
     def served(self) -> int:
@@ -75,7 +77,7 @@ class Systemd:
             if self._asked in ready:
                 for line in os.read(self._asked, 4096).decode().splitlines():
                     self._obey(line)
-                    self._node.path("/run/answered").write_text("0\n")
+                    os.write(self._answered, b"0\n")
             elif self._listener is not None and self._listener.fileno() in ready:
                 self._activate(self._listener)
 
