@@ -91,5 +91,5 @@ def _remove(applied: Cluster) -> None:
         assert "flannel.1" not in {link["ifname"] for link in node.ip("link")}
         assert "FLANNEL" not in node.run("iptables-save").stdout
         left = node.sh("ls -A /run/flannel; find /var/lib/flannel -type f").split()
-        assert left == ["subnet.lock", "/var/lib/flannel/kube.json"]
+        assert left == ["subnet.lock"]
     applied.await_nodes(applied.nodes, ready=False)
