@@ -314,6 +314,7 @@ run_test() {
         /usr/lib/cni/bridge=containernetworking-plugins \
         systemd-analyze=systemd "${lab_programs[@]}" "${cluster_programs[@]}"
     set_up dev
+    set_up fuzz # a test starts `conformance`, where there is no network
     build
     build_image
     locked_off
