@@ -4,11 +4,12 @@
 interface; compact JSON, mode 0600, as the Go plugin writes and reads it (it knows the first form
 only).  A file is a cache: DEL can do without it.  It is written by temp and rename, so it is
 whole or absent; a file of 0 bytes (the Go plugin after a power loss) counts as absent.
-Imports: os, the protocol package.
+Imports: errno, os, the protocol package.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cni import errors, files, wire
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FIRST_IFNAME = "eth0"
 _LARGEST = 1 << 26
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Scratch:
@@ -34,6 +36,7 @@ class Scratch:
         "_own",
         "_temp",
         "_text",
+        "_unknown",
     )
 
     def __init__(self, data_dir: str, network: str, container_id: str, ifname: str) -> None:
@@ -44,7 +47,12 @@ class Scratch:
         self._own = f"{data_dir}/{name}"
         # One fixed name: whoever writes or removes this state also cleans up after a SIGKILL.
         self._temp = f"{data_dir}/.{name}.tmp"
-        self._known: tuple[int, int] | None = _identity(self._own)
+        self._known: tuple[int, int] | None = None
+        self._unknown: CNIError | None = None  # why it is not known which file was there at first
+        try:
+            self._known = _identity(self._own)
+        except CNIError as error:
+            self._unknown = error
         self._is_ours = False
         self._text = b""
 
@@ -71,7 +79,7 @@ class Scratch:
             _write(self._temp, self._text)
             known = _identity(self._temp)
             os.rename(self._temp, self._own)
-            self._known, self._is_ours = known, True
+            self._known, self._unknown, self._is_ours = known, None, True
         except OSError as error:
             _unlink(self._temp)
             raise _failure("write", self._own, error) from error
@@ -96,8 +104,10 @@ class Scratch:
         """Remove the file; absent is fine.
 
         It stays if it belongs to another network, or is not the one that was there at first, or
-        that this call saved: then another call has written it.
+        that this call saved: then another call has written it.  CNIError 5 when that is not known.
         """
+        if self._unknown is not None:
+            raise self._unknown
         if _identity(self._own) == self._known:
             conf = read(self._own)
             if conf is None or conf.get("name", self._network) == self._network:
@@ -177,11 +187,15 @@ def listed(data_dir: str, problems: list[CNIError]) -> list[tuple[str, str, dict
 
 
 def _identity(path: str) -> tuple[int, int] | None:
-    """By which a file is known again; None if there is none."""
+    """By which a file is known again; None if there is none. CNIError if that is not known."""
     try:
         found = os.lstat(path)
-    except (OSError, ValueError):
+    except ValueError:
         return None
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise _failure("look at", path, error) from error
     return found.st_ino, found.st_mtime_ns
 
 

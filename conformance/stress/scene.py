@@ -155,7 +155,8 @@ class Scene:
         for pod, space in state["pods"].items():
             found.update(_space(pod, space))
         found.update(f"process {line}" for line in state["processes"])
-        found.update(f"file {path}" for path in state["files"])
+        # The lock of iptables is made by whoever runs it first, and stays.
+        found.update(f"file {path}" for path in state["files"] if path != "/run/xtables.lock")
         found.update(f"symlink {path}" for path in self._symlinks())
         return frozenset(found)
 
@@ -178,5 +179,7 @@ def _space(name: str, space: dict[str, Any]) -> Iterator[str]:
     for route in space["routes"]:
         yield f"{name} route {route['dst']} {route.get('gw')} {route.get('dev')} {route['table']}"
     for entry in space["neighbours"]:
-        if entry["state"] in {"reachable", "permanent", "stale"}:
+        # A link-local one that a pod has told of itself is the kernel's own to forget.
+        learned = {"reachable", "stale"} if not entry["dst"].startswith("fe80:") else set()
+        if entry["state"] in {"permanent", *learned}:
             yield f"{name} neighbour {entry['dst']} {entry['dev']}"

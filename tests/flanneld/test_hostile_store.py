@@ -323,8 +323,9 @@ def test_the_underlay_of_ipv6_is_nobody_s_subnet(tmp_path: Path, backend: str) -
         node.start()
     device = "flannel-v6.1" if backend == "vxlan" else "eth0"
     one, two = scene.nodes
+    one.ready()
+    two.ready()
     for node, other in ((one, two), (two, one)):
-        node.ready()
         wanted = {other.env["FLANNEL_IPV6_SUBNET"].replace("::1/64", "::/64"), "fd64:0:0:5::/64"}
         own = node.env["FLANNEL_IPV6_SUBNET"]
         assert not own.startswith("fd64::")

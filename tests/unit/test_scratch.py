@@ -220,3 +220,23 @@ def test_a_removal_that_the_system_refuses_is_told(
     with pytest.raises(CNIError, match=r"(?i)read-only") as caught:
         state(tmp_path).remove()
     assert caught.value.code == IO_FAILURE
+
+
+def test_a_state_that_cannot_be_looked_at_is_told_and_goes_with_the_next_removal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = Scratch(str(tmp_path), "cbr0", "c1", "eth0")
+    state.save({"name": "cbr0", "type": "bridge"})
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(os, "lstat", refused)
+        state = Scratch(str(tmp_path), "cbr0", "c1", "eth0")
+    with pytest.raises(CNIError, match=r"look at state file .*/c1: \[Errno 5\]") as told:
+        state.remove()
+    assert told.value.code == IO_FAILURE
+    assert os.listdir(tmp_path) == ["c1"]
+    Scratch(str(tmp_path), "cbr0", "c1", "eth0").remove()
+    assert os.listdir(tmp_path) == []

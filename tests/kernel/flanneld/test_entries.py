@@ -295,7 +295,7 @@ def snapshot() -> dict[str, object]:
             "ip -4 route show table all | sed 's/ linkdown//'",
             "ip -6 route | grep -v fe80 || true",
             "ip neighbour show nud permanent nud noarp | grep -Ev '^(ff02|224)' | sort",
-            "bridge fdb | sort",
+            "bridge fdb | grep -Ev '^(33:33|01:00:5e)' | sort",  # groups: joined when links come up
         )
     }
     names = ("lo", "eth0", "flannel.1", "flannel.9", "cni0")
