@@ -20,6 +20,8 @@ _KINDS = {  # by S_IFMT, see inode(7)
     0o060000: "a device",
     0o140000: "a socket",
 }
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What the system says of a path where nothing can be."""
 _FEW = 4096  # files under /proc do not tell their size
 
 

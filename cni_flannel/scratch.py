@@ -4,12 +4,11 @@
 interface; compact JSON, mode 0600, as the Go plugin writes and reads it (it knows the first form
 only).  A file is a cache: DEL can do without it.  It is written by temp and rename, so it is
 whole or absent; a file of 0 bytes (the Go plugin after a power loss) counts as absent.
-Imports: errno, os, the protocol package.
+Imports: os, the protocol package.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 
 from cni import errors, files, wire
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 FIRST_IFNAME = "eth0"
 _LARGEST = 1 << 26
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Scratch:
@@ -193,7 +191,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     except ValueError:
         return None
     except OSError as error:
-        if error.errno in _NO_FILE:
+        if error.errno in files.NOT_THERE:
             return None
         raise _failure("look at", path, error) from error
     return found.st_ino, found.st_mtime_ns

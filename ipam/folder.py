@@ -6,14 +6,12 @@ knows no leases.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 
 from cni import files
 
 _GLANCES = 3  # one may meet another newcomer's
-_NO_FOLDER = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def look(path: str) -> int | None:
@@ -21,7 +19,7 @@ def look(path: str) -> int | None:
     try:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in _NO_FOLDER:
+        if error.errno in files.NOT_THERE:
             return None
         raise
 

@@ -137,6 +137,12 @@ class Node:
         assert self.process is not None
         return self.process.wait(PATIENCE_S)
 
+    def restart(self, *flags: str) -> None:
+        """End the daemon, start it anew, and wait until it is ready."""
+        self.end()
+        self.start(*flags)
+        self.ready()
+
     @property
     def log(self) -> str:
         return (self.folder / "log").read_text()

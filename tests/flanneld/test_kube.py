@@ -122,6 +122,14 @@ async def two_nodes(server: ApiServer) -> None:
     await server.put("node2", "10.244.2.0/24", **PEER)
 
 
+async def known_before(server: ApiServer, folder: Path) -> None:
+    """Let the node be in a cluster of two until it has kept what it knows, and stop it."""
+    await two_nodes(server)
+    async with node(server, folder) as here:
+        await here.join()
+        await until("it is kept", kept_in(folder).exists)
+
+
 BOTH = {"10.244.1.0-24", "10.244.2.0-24"}
 
 
@@ -380,10 +388,7 @@ async def test_a_token_is_read_again(tmp_path: Path) -> None:
 @in_loop
 async def test_it_starts_from_what_it_knew(tmp_path: Path) -> None:
     async with api_server() as server:
-        await two_nodes(server)
-        async with node(server, tmp_path) as here:
-            await here.join()
-            await until("it is kept", kept_in(tmp_path).exists)
+        await known_before(server, tmp_path)
         await server.stop()
         async with node(server, tmp_path) as here:
             lease = await here.join()
@@ -402,10 +407,7 @@ async def test_it_starts_from_what_it_knew(tmp_path: Path) -> None:
 @in_loop
 async def test_a_silent_server_is_not_waited_for(tmp_path: Path) -> None:
     async with api_server() as server:
-        await two_nodes(server)
-        async with node(server, tmp_path) as here:
-            await here.join()
-            await until("it is kept", kept_in(tmp_path).exists)
+        await known_before(server, tmp_path)
         server.fail(lambda _: True, hangs=True)
         async with node(server, tmp_path) as here:
             snapshot = await here.manager.leases()
@@ -415,10 +417,7 @@ async def test_a_silent_server_is_not_waited_for(tmp_path: Path) -> None:
 @in_loop
 async def test_what_was_kept_for_another_node_does_not_count(tmp_path: Path) -> None:
     async with api_server() as server:
-        await two_nodes(server)
-        async with node(server, tmp_path) as here:
-            await here.join()
-            await until("it is kept", kept_in(tmp_path).exists)
+        await known_before(server, tmp_path)
         await server.stop()
         async with node(server, tmp_path, NODE_NAME="node2") as here:
             with pytest.raises(StoreError, match="does not answer"):

@@ -43,13 +43,9 @@ def test_a_default_route_to_the_pods_is_not_followed(tmp_path: Path, to: str) ->
         looked(one)
         assert (one.link()["ifindex"], scene.etcd.leases()) == before
         assert two.reaches(one.base)
-    one.end()
-    one.start("--iface", "eth0")
-    one.ready()
+    one.restart("--iface", "eth0")
     assert (one.link()["ifindex"], scene.etcd.leases()) == before
-    one.end()
-    one.start()
-    one.ready()
+    one.restart()
     assert (one.link()["ifindex"], scene.etcd.leases()) == before
 
 
@@ -71,9 +67,7 @@ def test_a_vpn_with_a_better_metric_does_not_take_over(tmp_path: Path, old: str)
     one.sh("ip route add default via 198.51.100.1 dev vpn metric 1")
     looked(one)
     assert scene.etcd.leases() == before
-    one.end()
-    one.start()
-    one.ready()
+    one.restart()
     assert scene.etcd.leases() == before
     assert two.reaches(one.base)
 
@@ -105,9 +99,7 @@ def test_routes_to_the_others_keep_the_uplink(tmp_path: Path, newcomer: str) -> 
     looked(one)
     assert one.ip("route", "show", "default")[0]["dev"] == holder
     assert scene.etcd.leases() == before
-    one.end()
-    one.start()
-    one.ready()
+    one.restart()
     assert scene.etcd.leases() == before
     assert two.reaches(one.base)
     # Without that route the other is reached by the newcomer alone.
